@@ -1,0 +1,13 @@
+//! How a POSIX file lies in a bucket: pure functions without clock, chance or I/O, property-tested.
+//!
+//! * [`key`]: names of buckets and objects; paths to keys and back.
+//! * [`header`]: mode, owner, times and user attributes to `x-amz-meta-*` and back.
+//! * [`acl`]: ACLs: canned names, the grant lines of `user.s3.grants`, request headers.
+//! * [`xml`]: the protocol's documents.
+//! * [`url`]: percent-encoding and links.
+
+pub mod acl;
+pub mod header;
+pub mod key;
+pub mod url;
+pub mod xml;

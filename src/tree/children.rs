@@ -1,0 +1,64 @@
+//! The names in one directory, and how far they are known.
+//!
+//! A directory is *complete* when a listing (or its creation by us) has told every name in it; then a name that is
+//! not here does not exist. Local changes made while a listing is under way outrank that listing: see
+//! [`Directory::touch`].
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::inode::Ino;
+
+/// The names in a directory.
+#[derive(Debug, Default)]
+pub struct Directory {
+    /// Known names, in the order in which S3 sorts.
+    pub(super) names: BTreeMap<Arc<str>, Ino>,
+    /// Whether all names were told; they may be outdated.
+    pub(super) complete: bool,
+    /// When a listing last told all names; `None` if the store is to be asked again.
+    pub(super) listed: Option<Instant>,
+    /// Whether it has more names than one page: single names are then asked for by themselves.
+    pub(super) large: bool,
+    /// Whether its files carry POSIX metadata; `None` while nobody has looked.
+    pub(super) posix: Option<bool>,
+    /// Keys below it that no path can name.
+    pub(super) hidden_keys: u64,
+    /// How many listings are under way.
+    listings: u32,
+    /// Names that changed here while a listing was under way.
+    touched: HashSet<Arc<str>>,
+}
+
+impl Directory {
+    /// An empty directory all of whose names are known.
+    pub(super) fn created(now: Instant) -> Self {
+        Directory { complete: true, listed: Some(now), ..Directory::default() }
+    }
+
+    /// Notes that a name was changed by this mount.
+    pub(super) fn touch(&mut self, name: &Arc<str>) {
+        if self.listings > 0 {
+            self.touched.insert(name.clone());
+        }
+    }
+
+    /// A listing starts: from now on touched names are remembered.
+    pub(super) fn begin_listing(&mut self) {
+        self.listings += 1;
+    }
+
+    /// A listing has ended, with an answer or without.
+    pub(super) fn end_listing(&mut self) {
+        self.listings = self.listings.saturating_sub(1);
+        if self.listings == 0 {
+            self.touched.clear();
+        }
+    }
+
+    /// Whether this mount changed the name while the listing was under way.
+    pub(super) fn is_touched(&self, name: &str) -> bool {
+        self.touched.contains(name)
+    }
+}

@@ -1,0 +1,165 @@
+//! One inode: its number, its attributes, and what is known of the object behind it.
+//!
+//! Passive data. What the fields mean together is decided in [`super`]; nothing here knows a store or a clock.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::format::acl::Acl;
+use crate::store::{AclHeaders, BucketName, ETag, Key, ObjectHeaders};
+
+use super::children::Directory;
+
+/// The number of an inode, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+/// The root of the mount (FUSE_ROOT_ID).
+pub const ROOT: Ino = Ino(1);
+
+/// Numbers from here on are handed out in turn, to newcomers whose own number a living inode still holds.
+pub(super) const RESERVED_FROM: u64 = 1 << 63;
+
+/// The number that an object has after every mount: a hash of where it lies (FNV-1a, 64 bits), so that backup tools
+/// see the same file again. Never the root's, never a reserved one.
+pub(super) fn number(bucket: &BucketName, key: Option<&Key>) -> Ino {
+    let key = key.map_or("", Key::as_str).trim_end_matches('/');
+    let bytes = bucket.as_str().bytes().chain([0]).chain(key.bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    Ino((hash & (RESERVED_FROM - 1)).max(ROOT.0 + 1))
+}
+
+/// What sort of file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A directory: a bucket, a prefix or a marker.
+    Directory,
+    /// A regular file: an object.
+    File,
+    /// A symbolic link: an object whose mode says so and whose body is the target.
+    Symlink,
+}
+
+/// The POSIX attributes of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// What sort of file.
+    pub kind: FileKind,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Permissions: the lower twelve bits of `st_mode`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last change of content.
+    pub mtime: SystemTime,
+    /// Last access.
+    pub atime: SystemTime,
+    /// Last change of attributes.
+    pub ctime: SystemTime,
+}
+
+/// What is known of the object behind a file, or of the marker behind a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Which version of the content.
+    pub etag: ETag,
+    /// Its length in the store, in bytes.
+    pub size_bytes: u64,
+    /// When it was stored; `None` after our own write, until a listing tells.
+    pub modified: Option<SystemTime>,
+    /// Its id in a versioned bucket, where told.
+    pub version_id: Option<String>,
+    /// Storage class, where told.
+    pub storage_class: Option<String>,
+    /// All headers and metadata, once a HEAD, a GET or our own write has taught them.
+    pub headers: Option<Arc<ObjectHeaders>>,
+}
+
+/// What is known of the ACL of the object behind an inode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AclState {
+    /// Nothing: the store must be asked.
+    #[default]
+    Unknown,
+    /// What this mount sent, or will send, with the write that makes the object; `None` is the store's default.
+    Sent(Option<AclHeaders>),
+    /// What the store told.
+    Known(Arc<Acl>),
+}
+
+/// One inode of the table.
+#[derive(Debug)]
+pub struct Inode {
+    /// The directory it is in; of a detached one, the last.
+    pub(super) parent: Ino,
+    /// Its name there.
+    pub(super) name: Arc<str>,
+    /// How many lookups the kernel has not yet forgotten.
+    pub(super) lookups: u64,
+    /// How many handles are open.
+    pub(super) pins: u32,
+    /// Whether no name leads here any more: unlinked, renamed over, or replaced by another client.
+    pub(super) detached: bool,
+    /// When the store last confirmed it; `None` if it is to be asked again.
+    pub(super) checked: Option<Instant>,
+    /// The names in it, if it is a directory.
+    pub(super) directory: Option<Box<Directory>>,
+    /// POSIX attributes.
+    pub attr: Attr,
+    /// Whether a HEAD was answered for this version, if only by "not found": a directory need not have a marker.
+    pub(super) asked: bool,
+    /// The ACL of the object behind it.
+    pub acl: AclState,
+    /// The object behind it; `None` for what is not (yet) stored, and for a directory without a known marker.
+    pub object: Option<Object>,
+    /// Whether this mount has content or attributes that the store has not: the store's view does not count then.
+    pub local: bool,
+    /// Whether the times were set by hand, so that the time of storing cannot stand in for them.
+    pub times_set: bool,
+}
+
+impl Inode {
+    /// Whether no name leads here any more.
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// Whether all attributes that the store has are known.
+    pub fn attributes_known(&self) -> bool {
+        self.asked || self.object.as_ref().is_some_and(|object| object.headers.is_some())
+    }
+
+    /// Notes that the store was asked for attributes and has none.
+    pub fn set_attributes_known(&mut self) {
+        self.asked = true;
+    }
+
+    /// How many handles are open.
+    pub fn handles(&self) -> u32 {
+        self.pins
+    }
+
+    /// Where it is: its directory and its name there.
+    pub fn parent_and_name(&self) -> (Ino, Arc<str>) {
+        (self.parent, self.name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_stable_and_never_reserved() {
+        let bucket = BucketName::new("photos").expect("plain");
+        let key = Key::new("a/b").expect("plain");
+        assert_eq!(number(&bucket, Some(&key)), Ino(0x7918521855ab4992));
+        assert_eq!(number(&bucket, Some(&key)), number(&bucket, Some(&Key::new("a/b/").expect("plain"))));
+        assert_ne!(number(&bucket, Some(&key)), number(&bucket, None));
+        assert!(number(&bucket, None).0 < RESERVED_FROM && number(&bucket, None) > ROOT);
+    }
+}

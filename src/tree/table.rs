@@ -1,0 +1,363 @@
+//! The table behind the tree's lock: inodes by number, and the moves that keep names and numbers in step.
+//!
+//! Invariants: an attached inode is listed under its name in its parent's directory and nowhere else; a detached one
+//! is listed nowhere and lives while the kernel knows it or a handle is open; the root is always there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use crate::store::{BucketName, Location};
+
+use super::children::Directory;
+use super::inode::{AclState, Attr, FileKind, Ino, Inode, Object, RESERVED_FROM, ROOT, number};
+use super::sighting::{Listing, Sighting, directory_attr};
+use super::{Answer, Defaults, Entry, Knowledge, Place, remaining};
+
+pub(super) struct Table {
+    pub(super) inodes: HashMap<Ino, Inode>,
+    pub(super) defaults: Defaults,
+    root: Place,
+    ttl: Duration,
+    pub(super) names_max: usize,
+    next_reserved: u64,
+    /// Directories by last use: the names of the longest unused go first.
+    pub(super) recent: LruCache<Ino, ()>,
+}
+
+impl Table {
+    pub(super) fn new(root: Place, defaults: Defaults, ttl: Duration, names_max: usize) -> Self {
+        let root_inode = Inode {
+            parent: ROOT,
+            name: "".into(),
+            lookups: 1,
+            pins: 0,
+            detached: false,
+            checked: None,
+            directory: Some(Box::default()),
+            attr: directory_attr(&defaults, defaults.dir_time),
+            asked: false,
+            acl: AclState::Unknown,
+            object: None,
+            local: false,
+            times_set: false,
+        };
+        let inodes = HashMap::from([(ROOT, root_inode)]);
+        Table { inodes, defaults, root, ttl, names_max, next_reserved: RESERVED_FROM, recent: LruCache::unbounded() }
+    }
+
+    pub(super) fn directory(&self, ino: Ino) -> Option<&Directory> {
+        self.inodes.get(&ino)?.directory.as_deref()
+    }
+
+    pub(super) fn directory_mut(&mut self, ino: Ino) -> Option<&mut Directory> {
+        self.inodes.get_mut(&ino)?.directory.as_deref_mut()
+    }
+
+    pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.directory(parent)?.names.get(name).copied()
+    }
+
+    pub(super) fn answer(&mut self, parent: Ino, name: &str) -> Answer {
+        self.recent.promote(&parent);
+        let Some(directory) = self.directory(parent) else { return Answer::Unknown };
+        let listed = directory.listed.map_or(Duration::ZERO, |at| remaining(at, self.ttl));
+        match directory.names.get(name).and_then(|ino| self.entry(*ino)) {
+            Some(entry) if !entry.ttl.is_zero() => Answer::Found(entry),
+            Some(_) => Answer::Unknown,
+            None if !listed.is_zero() => Answer::Absent(listed),
+            None => Answer::Unknown,
+        }
+    }
+
+    pub(super) fn entry(&self, ino: Ino) -> Option<Entry> {
+        let inode = self.inodes.get(&ino)?;
+        let ttl = match inode.checked {
+            _ if inode.local || ino == ROOT || inode.detached => self.ttl,
+            Some(checked) => remaining(checked, self.ttl),
+            None => Duration::ZERO,
+        };
+        Some(Entry { ino, attr: inode.attr, ttl })
+    }
+
+    pub(super) fn remember(&mut self, ino: Ino) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.lookups += 1;
+        }
+    }
+
+    pub(super) fn forget(&mut self, ino: Ino, lookups: u64) {
+        if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| ino != ROOT) {
+            inode.lookups = inode.lookups.saturating_sub(lookups);
+            self.release(ino);
+        }
+    }
+
+    pub(super) fn pin(&mut self, ino: Ino) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.pins += 1;
+        }
+    }
+
+    pub(super) fn unpin(&mut self, ino: Ino) -> u32 {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return 0 };
+        inode.pins = inode.pins.saturating_sub(1);
+        let left = inode.pins;
+        self.release(ino);
+        left
+    }
+
+    /// Frees a detached inode that nobody uses any more.
+    fn release(&mut self, ino: Ino) {
+        let unused = self.inodes.get(&ino).is_some_and(|inode| inode.detached && inode.lookups == 0 && inode.pins == 0);
+        if unused {
+            self.free(ino);
+        }
+    }
+
+    fn free(&mut self, ino: Ino) {
+        self.recent.pop(&ino);
+        let Some(inode) = self.inodes.remove(&ino) else { return };
+        for child in inode.directory.into_iter().flat_map(|directory| directory.names.into_values()) {
+            if let Some(child_inode) = self.inodes.get_mut(&child) {
+                child_inode.detached = true;
+                self.release(child);
+            }
+        }
+    }
+
+    pub(super) fn update<R>(&mut self, ino: Ino, change: impl FnOnce(&mut Inode) -> R) -> Option<R> {
+        let inode = self.inodes.get_mut(&ino)?;
+        let result = change(inode);
+        inode.checked = Some(Instant::now());
+        let (parent, name) = inode.parent_and_name();
+        if let Some(directory) = self.directory_mut(parent) {
+            directory.touch(&name);
+        }
+        Some(result)
+    }
+
+    pub(super) fn place(&self, ino: Ino) -> Option<Place> {
+        if ino == ROOT {
+            return Some(self.root.clone());
+        }
+        let inode = self.inodes.get(&ino).filter(|inode| !inode.detached)?;
+        let is_directory = inode.attr.kind == FileKind::Directory;
+        match self.place(inode.parent)? {
+            Place::Account => {
+                Some(Place::Directory { bucket: BucketName::new(&inode.name).ok()?, prefix: Default::default() })
+            }
+            Place::Directory { bucket, prefix } if is_directory => {
+                Some(Place::Directory { bucket, prefix: prefix.directory(&inode.name).ok()? })
+            }
+            Place::Directory { bucket, prefix } => {
+                Some(Place::File(Location { bucket, key: prefix.file(&inode.name).ok()? }))
+            }
+            Place::File(_) => None,
+        }
+    }
+
+    pub(super) fn path(&self, ino: Ino) -> String {
+        let mut names = Vec::new();
+        let mut at = ino;
+        while let Some(inode) = self.inodes.get(&at).filter(|_| at != ROOT) {
+            names.push(&*inode.name);
+            at = inode.parent;
+        }
+        names.reverse();
+        if names.is_empty() { ".".to_owned() } else { names.join("/") }
+    }
+
+    /// Makes an inode under a name that is free.
+    pub(super) fn create(
+        &mut self,
+        parent: Ino,
+        name: &Arc<str>,
+        attr: Attr,
+        object: Option<Object>,
+        now: Instant,
+    ) -> Option<Ino> {
+        let ino = self.free_number(parent, name, attr.kind)?;
+        let inode = Inode {
+            parent,
+            name: name.clone(),
+            lookups: 0,
+            pins: 0,
+            detached: false,
+            checked: Some(now),
+            directory: (attr.kind == FileKind::Directory).then(Box::default),
+            attr,
+            asked: false,
+            acl: AclState::Unknown,
+            object,
+            local: false,
+            times_set: false,
+        };
+        self.directory_mut(parent)?.names.insert(name.clone(), ino);
+        self.inodes.insert(ino, inode);
+        Some(ino)
+    }
+
+    /// The number that the name always has, or a reserved one while a living inode holds that.
+    fn free_number(&mut self, parent: Ino, name: &str, kind: FileKind) -> Option<Ino> {
+        let own = match self.place(parent)? {
+            Place::Account => number(&BucketName::new(name).ok()?, None),
+            Place::Directory { bucket, prefix } if kind == FileKind::Directory => {
+                number(&bucket, prefix.directory(name).ok()?.marker().as_ref())
+            }
+            Place::Directory { bucket, prefix } => number(&bucket, Some(&prefix.file(name).ok()?)),
+            Place::File(_) => return None,
+        };
+        if !self.inodes.contains_key(&own) {
+            return Some(own);
+        }
+        self.next_reserved += 1;
+        Some(Ino(self.next_reserved))
+    }
+
+    pub(super) fn insert(&mut self, parent: Ino, name: &str, attr: Attr, object: Option<Object>) -> Option<Entry> {
+        let name: Arc<str> = name.into();
+        self.detach(parent, &name);
+        let now = Instant::now();
+        let ino = self.create(parent, &name, attr, object, now)?;
+        if let Some(inode) = self.inodes.get_mut(&ino).filter(|inode| inode.directory.is_some()) {
+            inode.directory = Some(Box::new(Directory::created(now)));
+        }
+        self.directory_mut(parent)?.touch(&name);
+        self.shrink();
+        self.entry(ino)
+    }
+
+    pub(super) fn remove(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let ino = self.detach(parent, name);
+        self.directory_mut(parent)?.touch(&name.into());
+        ino
+    }
+
+    /// Takes a name away; the inode lives on while it is used.
+    pub(super) fn detach(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let ino = self.directory_mut(parent)?.names.remove(name)?;
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.detached = true;
+        }
+        self.release(ino);
+        Some(ino)
+    }
+
+    pub(super) fn rename(&mut self, parent: Ino, name: &str, new_parent: Ino, new_name: &str) {
+        let Some(ino) = self.child(parent, name) else { return };
+        self.detach(new_parent, new_name);
+        let new_name: Arc<str> = new_name.into();
+        if let Some(directory) = self.directory_mut(parent) {
+            directory.names.remove(name);
+            directory.touch(&name.into());
+        }
+        if let Some(directory) = self.directory_mut(new_parent) {
+            directory.names.insert(new_name.clone(), ino);
+            directory.touch(&new_name);
+        }
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.parent = new_parent;
+            inode.name = new_name;
+            inode.checked = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn children(&mut self, directory: Ino) -> Vec<(Arc<str>, Entry)> {
+        self.recent.promote(&directory);
+        let names = self.directory(directory).map(|directory| &directory.names);
+        let entries = names.into_iter().flatten();
+        entries.filter_map(|(name, ino)| Some((name.clone(), self.entry(*ino)?))).collect()
+    }
+
+    pub(super) fn knowledge(&mut self, ino: Ino) -> Knowledge {
+        let ttl = self.ttl;
+        match self.directory(ino) {
+            Some(directory) if directory.complete => match directory.listed {
+                Some(at) if !remaining(at, ttl).is_zero() => Knowledge::Complete,
+                _ => Knowledge::Outdated,
+            },
+            Some(directory) if directory.large => Knowledge::Large,
+            _ => Knowledge::Unknown,
+        }
+    }
+
+    pub(super) fn set_posix(&mut self, ino: Ino, posix: bool) {
+        if let Some(directory) = self.directory_mut(ino) {
+            directory.posix = Some(posix);
+        }
+    }
+
+    pub(super) fn begin_listing(&mut self, ino: Ino) {
+        if let Some(directory) = self.directory_mut(ino) {
+            directory.begin_listing();
+        }
+    }
+
+    pub(super) fn end_listing(&mut self, ino: Ino, listing: Option<Listing>) {
+        let now = Instant::now();
+        if let Some(Listing { names, complete }) = listing {
+            if complete {
+                self.drop_unlisted(ino, &names);
+            }
+            for (name, sighting) in names {
+                let touched = self.directory(ino).is_some_and(|directory| directory.is_touched(&name));
+                if !touched {
+                    self.sight(ino, &name, sighting, now);
+                }
+            }
+            if let Some(directory) = self.directory_mut(ino) {
+                directory.complete = complete;
+                directory.listed = complete.then_some(now);
+                directory.large = !complete;
+            }
+            self.recent.put(ino, ());
+            self.shrink();
+        }
+        if let Some(directory) = self.directory_mut(ino) {
+            directory.end_listing();
+        }
+    }
+
+    /// Takes away the names that a complete listing did not show, but for those that are only here.
+    fn drop_unlisted(&mut self, ino: Ino, listed: &[(String, Sighting)]) {
+        let Some(directory) = self.directory(ino) else { return };
+        let listed: std::collections::HashSet<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+        let gone = directory.names.iter().filter(|(name, _)| !listed.contains(&***name) && !directory.is_touched(name));
+        let is_local = |ino: &Ino| self.inodes.get(ino).is_some_and(|inode| inode.local);
+        let gone: Vec<Arc<str>> = gone.filter(|(_, ino)| !is_local(ino)).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.detach(ino, &name);
+        }
+    }
+
+    pub(super) fn sight_one(&mut self, parent: Ino, name: &str, sighting: Sighting) -> Option<Entry> {
+        let entry = self.sight(parent, name, sighting, Instant::now());
+        self.shrink();
+        entry
+    }
+
+    pub(super) fn sight_absent(&mut self, parent: Ino, name: &str) {
+        let local = |ino| self.inodes.get(&ino).is_some_and(|inode: &Inode| inode.local);
+        if self.child(parent, name).is_some_and(|ino| !local(ino)) {
+            self.detach(parent, name);
+        }
+    }
+
+    pub(super) fn is_below(&self, ino: Ino, directory: Ino) -> bool {
+        let mut at = ino;
+        while at != directory {
+            match self.inodes.get(&at) {
+                Some(inode) if at != ROOT && !inode.detached => at = inode.parent,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    pub(super) fn resolve(&self, directory: Ino, path: &str) -> Option<Ino> {
+        path.trim_end_matches('/').split('/').try_fold(directory, |at, name| self.child(at, name))
+    }
+}
