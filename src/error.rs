@@ -94,7 +94,10 @@ impl Meaning {
     /// Whether this is an everyday answer, which the log shows at debug level only.
     pub fn is_expected(self) -> bool {
         use Meaning::*;
-        matches!(self, NotFound | Exists | NotDirectory | IsDirectory | NotEmpty | NoAttribute | BufferTooSmall)
+        matches!(
+            self,
+            NotFound | Exists | NotDirectory | IsDirectory | NotEmpty | NoAttribute | Unsupported | BufferTooSmall
+        )
     }
 }
 

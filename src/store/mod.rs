@@ -10,6 +10,15 @@
 //! * Locations are safe by construction: see [`crate::format::key`].
 
 pub mod error;
+pub mod fault;
+pub mod limit;
+pub mod memory;
+pub mod operation;
+pub mod profile;
+pub mod progress;
+pub mod retry;
+pub mod s3;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
-pub use crate::format::acl::Acl;
+pub use crate::format::acl::{Acl, AclHeaders};
 pub use crate::format::key::{BucketName, Key};
 pub use error::{Error, Kind};
 
@@ -104,15 +113,6 @@ pub struct ObjectHeaders {
     pub metadata: BTreeMap<String, String>,
     /// The ACL that rides on a write; never part of an answer.
     pub acl: Option<AclHeaders>,
-}
-
-/// An ACL as request headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AclHeaders {
-    /// `x-amz-acl: NAME`.
-    Canned(String),
-    /// `x-amz-grant-PERMISSION: grantee[, grantee…]`, as (header name, value).
-    Grants(Vec<(String, String)>),
 }
 
 /// What the store says of an object.
@@ -278,6 +278,15 @@ pub enum AclTarget {
     Bucket(BucketName),
     /// An object's.
     Object(Location),
+}
+
+impl fmt::Display for AclTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AclTarget::Bucket(bucket) => bucket.fmt(f),
+            AclTarget::Object(location) => location.fmt(f),
+        }
+    }
 }
 
 /// A new ACL, canned or in full.

@@ -110,6 +110,8 @@ pub struct Inode {
     pub(super) directory: Option<Box<Directory>>,
     /// POSIX attributes.
     pub attr: Attr,
+    /// Headers for what is not stored yet.
+    pub(super) pending: Option<Arc<ObjectHeaders>>,
     /// Whether a HEAD was answered for this version, if only by "not found": a directory need not have a marker.
     pub(super) asked: bool,
     /// The ACL of the object behind it.
@@ -136,6 +138,20 @@ impl Inode {
     /// Notes that the store was asked for attributes and has none.
     pub fn set_attributes_known(&mut self) {
         self.asked = true;
+    }
+
+    /// Notes headers that the next version is to have.
+    pub fn set_headers(&mut self, headers: Option<ObjectHeaders>) {
+        let headers = headers.map(Arc::new);
+        match &mut self.object {
+            Some(object) => object.headers = headers,
+            None => self.pending = headers,
+        }
+    }
+
+    /// Headers that were set before anything was stored.
+    pub fn pending_headers(&self) -> Option<Arc<ObjectHeaders>> {
+        self.pending.clone()
     }
 
     /// How many handles are open.

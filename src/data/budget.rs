@@ -1,0 +1,105 @@
+//! The one budget of memory: whoever holds bytes claims them here first, waits if there are none, and gives them back
+//! by dropping the claim. Too little memory makes dreamfs slower, never wrong.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes are counted in pages, since a semaphore counts in 32 bits.
+const PAGE_BYTES: u64 = 4096;
+
+/// Asks holders to give back about so many bytes.
+type Shrink = Box<dyn Fn(u64) + Send + Sync>;
+
+/// A budget of bytes. Cheap to clone.
+#[derive(Clone)]
+pub struct Budget {
+    pages: Arc<Semaphore>,
+    pages_max: u32,
+    shrink: Arc<OnceLock<Shrink>>,
+}
+
+/// Bytes that are held; given back when dropped.
+#[derive(Debug)]
+pub struct Claim {
+    _pages: OwnedSemaphorePermit,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        let pages_max = u32::try_from(bytes_max.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX).max(1);
+        Budget { pages: Arc::new(Semaphore::new(pages_max as usize)), pages_max, shrink: Arc::default() }
+    }
+
+    /// Sets who gives memory back when it runs out. Once.
+    pub fn on_shortage(&self, shrink: impl Fn(u64) + Send + Sync + 'static) {
+        // A second holder would replace the first: there is one cache.
+        let _ = self.shrink.set(Box::new(shrink));
+    }
+
+    fn pages(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX).min(self.pages_max)
+    }
+
+    /// Claims bytes if there are any left, after asking the cache to shrink.
+    pub fn try_claim(&self, bytes: u64) -> Option<Claim> {
+        let pages = self.pages(bytes);
+        let claim = || self.pages.clone().try_acquire_many_owned(pages).ok();
+        let first = claim();
+        let permits = first.or_else(|| {
+            self.shrink.get().iter().for_each(|shrink| shrink(bytes));
+            claim()
+        })?;
+        Some(Claim { _pages: permits })
+    }
+
+    /// Claims bytes, waiting for them. More than the whole budget is the whole budget.
+    pub async fn claim(&self, bytes: u64) -> Claim {
+        if let Some(claim) = self.try_claim(bytes) {
+            return claim;
+        }
+        let permits = self.pages.clone().acquire_many_owned(self.pages(bytes)).await;
+        Claim { _pages: permits.expect("the semaphore is never closed") }
+    }
+
+    /// Bytes that are claimed now.
+    pub fn used_bytes(&self) -> u64 {
+        (u64::from(self.pages_max) - self.pages.available_permits() as u64) * PAGE_BYTES
+    }
+
+    /// Bytes that can be claimed in all.
+    pub fn bytes_max(&self) -> u64 {
+        u64::from(self.pages_max) * PAGE_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn claims_wait_shrink_and_never_exceed() {
+        let budget = Budget::new(1 << 20);
+        let held: Arc<Mutex<Vec<Claim>>> = Arc::default();
+        let holder = held.clone();
+        budget.on_shortage(move |_| drop(holder.lock().expect("unpoisoned").pop()));
+        let first = budget.claim(1 << 20).await;
+        held.lock().expect("unpoisoned").push(first);
+        assert_eq!(budget.used_bytes(), 1 << 20);
+        let second = budget.claim(512 << 10).await;
+        assert_eq!(budget.used_bytes(), 512 << 10, "the holder gave its memory back");
+        assert!(budget.try_claim(1 << 20).is_none());
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.claim(8 << 20).await }
+        });
+        tokio::task::yield_now().await;
+        drop(second);
+        let all = waiting.await.expect("joined");
+        assert_eq!(budget.used_bytes(), budget.bytes_max(), "more than all is all");
+        drop(all);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+}

@@ -1,0 +1,309 @@
+//! The bytes of one inode, shared by all its handles: what is stored, what is staged, and how they become one.
+//!
+//! Locks: `gate` (async) is taken by whoever changes content, and by a commit for all its time, so that what goes up
+//! does not change on the way; readers do not take it. `state` (sync) is held for moments and never across an await.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Error, Meaning, Result};
+use crate::store::{Condition, Location, ObjectHead, ObjectHeaders};
+
+use super::extents::{Extent, Extents, Source};
+use super::readahead::Readahead;
+use super::stage::Stage;
+use super::upload::Snapshot;
+use super::{Data, Stored, Version};
+
+/// Bytes brought at a time when a file's content is saved from being removed.
+const PRESERVE_BYTES: u64 = 8 << 20;
+
+/// How far a file's present content is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadState {
+    /// The store has all of it.
+    Stored,
+    /// It has changes that wait for close or fsync.
+    Pending,
+    /// It is on its way.
+    Uploading {
+        /// How much of it has arrived.
+        percent: u8,
+    },
+    /// Storing it failed; it is kept here.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+struct State {
+    extents: Extents,
+    base: Option<Arc<Stored>>,
+    stage: Option<Arc<Stage>>,
+    dirty: bool,
+    written: bool,
+    failed: Option<String>,
+    /// Bytes of the upload under way that have arrived, and of how many.
+    uploading: Option<(Arc<AtomicU64>, u64)>,
+    readahead: Readahead,
+}
+
+/// The bytes of a file.
+pub struct File {
+    data: Data,
+    gate: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+impl File {
+    pub(super) fn new(data: Data, base: Option<Version>) -> Self {
+        let base = base.map(|version| Arc::new(Stored::new(version)));
+        let state = State {
+            extents: base.clone().map_or_else(Extents::default, Extents::whole),
+            dirty: base.is_none(),
+            base,
+            stage: None,
+            written: false,
+            failed: None,
+            uploading: None,
+            readahead: Readahead::default(),
+        };
+        File { data, gate: Default::default(), state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds a file's state")
+    }
+
+    /// Length in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.lock().extents.size_bytes()
+    }
+
+    /// Whether the content differs from what is stored, or was never stored.
+    pub fn is_dirty(&self) -> bool {
+        self.lock().dirty
+    }
+
+    /// Whether a byte was written or a length set since the file was created, emptied by open, or stored.
+    pub fn is_written(&self) -> bool {
+        let state = self.lock();
+        state.dirty && state.written
+    }
+
+    /// The stored version that the content builds on.
+    pub fn version(&self) -> Option<Version> {
+        self.lock().base.as_ref().map(|stored| stored.version.clone())
+    }
+
+    /// How far the present content is stored.
+    pub fn upload_state(&self) -> UploadState {
+        let state = self.lock();
+        match (&state.uploading, &state.failed) {
+            (Some((done, all)), _) => {
+                let percent = done.load(Ordering::Relaxed) * 100 / (*all).max(1);
+                UploadState::Uploading { percent: percent.min(100) as u8 }
+            }
+            (None, Some(reason)) if state.dirty => UploadState::Failed { reason: reason.clone() },
+            (None, _) if state.dirty => UploadState::Pending,
+            (None, _) => UploadState::Stored,
+        }
+    }
+
+    /// Notes why storing it failed.
+    pub fn set_failed(&self, reason: String) {
+        self.lock().failed = Some(reason);
+    }
+
+    /// At an open for reading: starts the conditional GET of the beginning and waits for its head only; the bytes
+    /// stream into the cache behind. `None` if nothing needed to be asked.
+    ///
+    /// # Errors
+    /// ESTALE if the object is another version now, ENOENT if it is gone.
+    pub async fn warm(&self) -> Result<Option<ObjectHead>> {
+        let base = {
+            let state = self.lock();
+            state.base.clone().filter(|stored| !state.dirty && stored.version.size_bytes > 0 && state.stage.is_none())
+        };
+        match base {
+            Some(stored) if !self.data.inner.cache.has_first(&stored) => {
+                self.data.inner.cache.warm(&stored).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Bytes from an offset; fewer than asked only at the end of the file.
+    pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let (extents, stage, ahead) = {
+            let mut state = self.lock();
+            let size_bytes = state.extents.size_bytes();
+            let range = offset.min(size_bytes)..offset.saturating_add(length as u64).min(size_bytes);
+            if range.is_empty() {
+                return Ok(Bytes::new());
+            }
+            let ahead = state.readahead.wanted(&range, size_bytes);
+            (state.extents.slice(&range), state.stage.clone(), ahead)
+        };
+        let clean = |extent: &Extent| matches!(&extent.source, Source::Object(_, from) if *from == extent.range.start);
+        if let [extent] = extents.as_slice() {
+            let ahead = if clean(extent) { ahead } else { 0..0 };
+            return self.read_extent(extent, stage.as_ref(), ahead).await;
+        }
+        let mut out = BytesMut::with_capacity(length);
+        for extent in &extents {
+            out.extend_from_slice(&self.read_extent(extent, stage.as_ref(), 0..0).await?);
+        }
+        Ok(out.freeze())
+    }
+
+    async fn read_extent(
+        &self,
+        extent: &Extent,
+        stage: Option<&Arc<Stage>>,
+        ahead: std::ops::Range<u64>,
+    ) -> Result<Bytes> {
+        match (&extent.source, stage) {
+            (Source::Object(stored, from), _) => {
+                self.data.inner.cache.read(stored, *from..from + extent.length(), ahead).await
+            }
+            (Source::Staged, Some(stage)) => stage.read(extent.range.clone()).await,
+            (Source::Staged, None) => Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
+            (Source::Hole, _) => Ok(BytesMut::zeroed(extent.length() as usize).freeze()),
+        }
+    }
+
+    /// Writes bytes at an offset; a gap behind the old end reads as zeros.
+    pub async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
+        let _gate = self.gate.lock().await;
+        let range = offset..offset + bytes.len() as u64;
+        let stage = self.stage().await?;
+        stage.write(offset, bytes).await?;
+        let mut state = self.lock();
+        state.extents.put(range, Source::Staged);
+        (state.dirty, state.written) = (true, true);
+        Ok(())
+    }
+
+    /// The staging file, made when the first byte needs it.
+    async fn stage(&self) -> Result<Arc<Stage>> {
+        if let Some(stage) = self.lock().stage.clone() {
+            return Ok(stage);
+        }
+        let stage = Stage::create(&self.data.inner.state.stage_folder()).await?;
+        self.lock().stage = Some(stage.clone());
+        Ok(stage)
+    }
+
+    /// Sets the length.
+    pub async fn truncate(&self, size_bytes: u64) -> Result<()> {
+        let _gate = self.gate.lock().await;
+        let mut state = self.lock();
+        state.extents.truncate(size_bytes);
+        (state.dirty, state.written) = (true, true);
+        Ok(())
+    }
+
+    /// O_TRUNC at an open: empty and dirty, but not yet written.
+    pub fn mark_emptied(&self) {
+        let mut state = self.lock();
+        state.extents = Extents::default();
+        state.dirty = true;
+    }
+
+    /// Stores the present content under `to` with these headers, by the cheapest plan; also for a clean file, whose
+    /// headers changed. Writers wait, readers go on. After an error the file is as dirty and as readable as before.
+    pub async fn commit(&self, to: &Location, headers: &ObjectHeaders, condition: &Condition) -> Result<Version> {
+        let _gate = self.gate.lock().await;
+        let snapshot = {
+            let mut state = self.lock();
+            let stored_bytes = Arc::<AtomicU64>::default();
+            state.uploading = Some((stored_bytes.clone(), state.extents.size_bytes()));
+            Snapshot { extents: state.extents.clone(), stage: state.stage.clone(), stored_bytes }
+        };
+        let result = self.data.store_snapshot(&snapshot, to, headers, condition).await;
+        let mut state = self.lock();
+        state.uploading = None;
+        match result {
+            Ok(committed) => {
+                let stored = Arc::new(Stored::new(committed.version.clone()));
+                if let Some(bytes) = committed.bytes {
+                    self.data.inner.cache.insert_small(&stored, bytes);
+                }
+                state.extents = Extents::whole(stored.clone());
+                state.base = Some(stored);
+                (state.dirty, state.written, state.failed, state.stage) = (false, false, None, None);
+                Ok(committed.version)
+            }
+            Err(error) => {
+                state.failed = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Before the object is unlinked or replaced while handles are open: brings all bytes that only the store has into
+    /// the staging file, so that reads go on without it.
+    pub async fn preserve(&self) -> Result<()> {
+        let _gate = self.gate.lock().await;
+        let extents: Vec<Extent> = self.lock().extents.iter().cloned().collect();
+        for extent in extents.iter().filter(|extent| matches!(extent.source, Source::Object(..))) {
+            let stage = self.stage().await?;
+            let mut start = extent.range.start;
+            while start < extent.range.end {
+                let range = start..(start + PRESERVE_BYTES).min(extent.range.end);
+                let bytes = self.read_at(range.start, (range.end - range.start) as usize).await?;
+                stage.write(range.start, bytes).await?;
+                start = range.end;
+            }
+            self.lock().extents.put(extent.range.clone(), Source::Staged);
+        }
+        Ok(())
+    }
+
+    /// The same content now lies elsewhere in the store.
+    pub fn rebase(&self, version: Version) {
+        let mut state = self.lock();
+        let moved = Arc::new(Stored::new(version));
+        if let Some(base) = state.base.replace(moved.clone()) {
+            state.extents = state.extents.moved(&base, &moved);
+        }
+    }
+
+    /// The mount ends while this is not stored: its staged bytes stay, with a record of what they are; answers where.
+    pub fn park(&self, location: &Location) -> Option<PathBuf> {
+        let state = self.lock();
+        let stage = state.stage.as_ref()?;
+        let extents: Vec<_> = state.extents.iter().map(describe).collect();
+        let record = serde_json::json!({
+            "bucket": location.bucket.as_str(),
+            "key": location.key.as_str(),
+            "size_bytes": state.extents.size_bytes(),
+            "base_etag": state.base.as_ref().map(|stored| stored.version.etag.as_str().to_owned()),
+            "extents": extents,
+        });
+        match stage.park(&record.to_string()) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                log::error!("{location}: its unsaved bytes could not be parked: {error}");
+                None
+            }
+        }
+    }
+}
+
+fn describe(extent: &Extent) -> serde_json::Value {
+    let source = match &extent.source {
+        Source::Object(stored, from) => serde_json::json!({
+            "bucket": stored.version.location.bucket.as_str(), "key": stored.version.location.key.as_str(),
+            "etag": stored.version.etag.as_str(), "offset": from,
+        }),
+        Source::Staged => "staged".into(),
+        Source::Hole => "zeros".into(),
+    };
+    serde_json::json!({ "start": extent.range.start, "end": extent.range.end, "from": source })
+}

@@ -1,0 +1,160 @@
+//! BYTES: the only folder that touches local disk for content.
+//!
+//! A file's content is a list of [`extents`]; what is stored of it is read through [`cache`] by ranged GETs, what is
+//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does. Everything that holds memory claims it
+//! from one [`budget`]. `extents`, `plan` and `readahead` are pure.
+
+pub mod budget;
+pub mod cache;
+pub mod extents;
+pub mod file;
+pub mod plan;
+pub mod readahead;
+pub mod stage;
+pub mod state;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::task::TaskTracker;
+
+use crate::store::{ETag, Location, Store};
+
+use budget::Budget;
+use cache::Cache;
+use state::{Leftover, State};
+
+pub use file::{File, UploadState};
+
+/// A version of an object's content: what a clean file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The object.
+    pub location: Location,
+    /// Which version of it.
+    pub etag: ETag,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+}
+
+/// A stored version with an identity of its own in memory.
+#[derive(Debug)]
+pub struct Stored {
+    /// What it is.
+    pub version: Version,
+    id: u64,
+}
+
+impl Stored {
+    fn new(version: Version) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Stored { version, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// What a store accepts in one request (S3 API reference, "Multipart upload limits"). Tests lower them.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one PUT at most.
+    pub put_bytes_max: u64,
+    /// Bytes of every part but the last at least.
+    pub part_bytes_min: u64,
+    /// Bytes of a part that is uploaded; a file up to this is one PUT.
+    pub part_bytes: u64,
+    /// Parts of an upload at most.
+    pub parts_max: u32,
+    /// Bytes of one copy, whole or part, at most.
+    pub copy_bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            put_bytes_max: 5 << 30,
+            part_bytes_min: 5 << 20,
+            part_bytes: 8 << 20,
+            parts_max: 10_000,
+            copy_bytes_max: 5 << 30,
+        }
+    }
+}
+
+/// What the engine of bytes is given.
+pub struct Config {
+    /// Memory for content, in bytes.
+    pub memory_bytes_max: u64,
+    /// The state folder.
+    pub state: State,
+    /// The store's limits.
+    pub limits: Limits,
+    /// Parts of one file in flight.
+    pub uploads_at_once: usize,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    budget: Budget,
+    cache: Cache,
+    state: State,
+    limits: Limits,
+    uploads_at_once: usize,
+    tracker: TaskTracker,
+}
+
+/// The engine of bytes. Cheap to clone.
+#[derive(Clone)]
+pub struct Data {
+    inner: Arc<Inner>,
+}
+
+impl Data {
+    /// Puts the engine together. Needs to be called within a runtime.
+    pub fn new(store: Arc<dyn Store>, config: Config) -> Self {
+        let budget = Budget::new(config.memory_bytes_max);
+        let tracker = TaskTracker::new();
+        let cache = Cache::new(store.clone(), budget.clone(), tracker.clone());
+        // Parts in flight may take half of the memory; the other half is for readers.
+        let affordable = (config.memory_bytes_max / 2 / config.limits.part_bytes.max(1)).max(1);
+        let uploads_at_once = config.uploads_at_once.min(affordable as usize);
+        let Config { state, limits, .. } = config;
+        Data { inner: Arc::new(Inner { store, budget, cache, state, limits, uploads_at_once, tracker }) }
+    }
+
+    /// A new file: empty, never stored, dirty.
+    pub fn create(&self) -> File {
+        File::new(self.clone(), None)
+    }
+
+    /// A clean file.
+    pub fn open(&self, version: Version) -> File {
+        File::new(self.clone(), Some(version))
+    }
+
+    /// The memory that is accounted for.
+    pub fn budget(&self) -> &Budget {
+        &self.inner.budget
+    }
+
+    /// Aborts uploads that mounts which are gone have begun.
+    pub async fn abort_leftovers(&self, leftovers: Vec<Leftover>) {
+        for leftover in leftovers {
+            let aborted = self.inner.store.abort_upload(&leftover.location, &leftover.upload_id).await;
+            match aborted.map(|()| leftover.forget()) {
+                Ok(Ok(())) => log::info!("{}: aborted an upload that a former mount left", leftover.location),
+                Ok(Err(error)) => log::warn!("{}: its record stays: {error}", leftover.location),
+                Err(error) => log::warn!("{}: an upload of a former mount is not aborted: {error}", leftover.location),
+            }
+        }
+    }
+
+    /// Waits for background work.
+    pub async fn close(&self) {
+        self.inner.tracker.close();
+        self.inner.tracker.wait().await;
+        self.inner.tracker.reopen();
+    }
+}

@@ -1,0 +1,82 @@
+//! Bytes that the store does not have yet, in a sparse file of the state folder, at the file's own offsets.
+//!
+//! The staging file goes with its last user, unless it was parked: then it stays for a person to recover.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Error, Meaning, Result};
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A staging file.
+#[derive(Debug)]
+pub struct Stage {
+    file: File,
+    path: PathBuf,
+    parked: AtomicBool,
+}
+
+impl Stage {
+    /// A new, empty staging file in `folder`.
+    pub async fn create(folder: &Path) -> Result<Arc<Stage>> {
+        let path = folder.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+        let made = off_worker(move || {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+            Ok(Stage { file, path, parked: AtomicBool::new(false) })
+        });
+        made.await.map(Arc::new)
+    }
+
+    /// Writes bytes at an offset of the file.
+    pub async fn write(self: &Arc<Self>, offset: u64, bytes: Bytes) -> Result<()> {
+        let stage = self.clone();
+        off_worker(move || stage.file.write_all_at(&bytes, offset)).await
+    }
+
+    /// Reads a range that was written before.
+    pub async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes> {
+        let stage = self.clone();
+        let read = move || {
+            let mut bytes = BytesMut::zeroed((range.end - range.start) as usize);
+            stage.file.read_exact_at(&mut bytes, range.start)?;
+            Ok(bytes.freeze())
+        };
+        off_worker(read).await
+    }
+
+    /// Keeps the file after its last user, with a record beside it that says what it is.
+    pub fn park(&self, record: &str) -> io::Result<PathBuf> {
+        self.file.sync_all()?;
+        std::fs::write(self.path.with_extension("json"), record)?;
+        self.parked.store(true, Ordering::Relaxed);
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.parked.load(Ordering::Relaxed)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            log::warn!("{}: cannot be removed: {error}", self.path.display());
+        }
+    }
+}
+
+/// Runs local disk work where it blocks no request.
+pub(super) async fn off_worker<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other).flatten().map_err(|error| {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let meaning = if full { Meaning::NoSpace } else { Meaning::Io };
+        Error::with_source(meaning, "the local state folder", error)
+    })
+}

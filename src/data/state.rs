@@ -1,0 +1,229 @@
+//! The state folder of one live mount: staging files and the records of uploads that it has begun.
+//!
+//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/` and `uploads/`, mode 0700. The lock dies with the process, so an
+//! unlocked folder belongs to a mount that is gone: what it left unfinished is found here by the next mount that
+//! covers its keys. Nothing is ever judged by its age.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{BucketName, Key, Location};
+
+/// The target of a mount of every bucket.
+pub const ALL_BUCKETS: &str = "all buckets";
+
+/// Sibling folders at most: live mounts of the same target on this machine.
+const SIBLINGS_MAX: u32 = 256;
+
+/// A state folder that this process holds.
+#[derive(Debug)]
+pub struct State {
+    folder: PathBuf,
+    next_record: AtomicU64,
+    _lock: File,
+}
+
+/// A multipart upload that a dead mount began.
+#[derive(Debug)]
+pub struct Leftover {
+    /// Where it was to lie.
+    pub location: Location,
+    /// The store's id of it.
+    pub upload_id: String,
+    record: PathBuf,
+    /// Keeps others away from the folder while this is worked off.
+    _lock: Arc<File>,
+}
+
+impl Leftover {
+    /// The upload is gone: its record may go too.
+    pub fn forget(&self) -> io::Result<()> {
+        fs::remove_file(&self.record)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    bucket: String,
+    key: String,
+    upload_id: String,
+}
+
+/// The record of an upload that is under way; removed when it is complete or aborted.
+#[derive(Debug)]
+pub struct UploadRecord {
+    path: PathBuf,
+}
+
+impl State {
+    /// Takes a state folder for a mount of `target` (a bucket's name or [`ALL_BUCKETS`]) at `endpoint`; answers also
+    /// what mounts that are gone have left.
+    pub fn open(root: &Path, endpoint: &str, target: &str) -> io::Result<(State, Vec<Leftover>)> {
+        let endpoint = root.join(file_name(endpoint));
+        make_folder(&endpoint)?;
+        let own_name = file_name(target);
+        let mut leftovers = Vec::new();
+        let mut state = None;
+        for number in 0..SIBLINGS_MAX {
+            let name = if number == 0 { own_name.clone() } else { format!("{own_name}.{number}") };
+            let folder = endpoint.join(name);
+            if state.is_some() && !folder.exists() {
+                break;
+            }
+            make_folder(&folder)?;
+            let Some(lock) = try_lock(&folder)? else { continue };
+            let lock = Arc::new(lock);
+            leftovers.extend(clear(&folder, &lock, |_| true)?);
+            if state.is_none() {
+                let lock = lock.try_clone()?;
+                state = Some(State { folder, next_record: AtomicU64::new(1), _lock: lock });
+            }
+        }
+        for other in fs::read_dir(&endpoint)? {
+            let folder = other?.path();
+            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            let base = name.rsplit_once('.').filter(|(_, number)| number.parse::<u32>().is_ok());
+            let base = base.map_or(name.as_str(), |(base, _)| base);
+            let covered = base != own_name && (target == ALL_BUCKETS || base == file_name(ALL_BUCKETS));
+            if covered && let Some(lock) = try_lock(&folder)? {
+                let ours = |bucket: &str| target == ALL_BUCKETS || bucket == target;
+                leftovers.extend(clear(&folder, &Arc::new(lock), ours)?);
+            }
+        }
+        let state =
+            state.ok_or_else(|| io::Error::other(format!("{SIBLINGS_MAX} mounts hold {}", endpoint.display())))?;
+        Ok((state, leftovers))
+    }
+
+    /// Where staging files lie.
+    pub fn stage_folder(&self) -> PathBuf {
+        self.folder.join("stage")
+    }
+
+    /// Records an upload, on disk before this answers.
+    pub fn record_upload(&self, location: &Location, upload_id: &str) -> io::Result<UploadRecord> {
+        let number = self.next_record.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join("uploads").join(format!("{}-{number}.json", std::process::id()));
+        let record = Record {
+            bucket: location.bucket.to_string(),
+            key: location.key.to_string(),
+            upload_id: upload_id.to_owned(),
+        };
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        serde_json::to_writer(&file, &record)?;
+        file.sync_all()?;
+        File::open(self.folder.join("uploads"))?.sync_all()?;
+        Ok(UploadRecord { path })
+    }
+}
+
+impl UploadRecord {
+    /// The upload is complete or aborted.
+    pub fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Takes a folder if no living process holds it.
+fn try_lock(folder: &Path) -> io::Result<Option<File>> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Reads what a dead mount left, and removes the staged bytes that nobody was promised.
+fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Result<Vec<Leftover>> {
+    let (stage, uploads) = (folder.join("stage"), folder.join("uploads"));
+    make_folder(&stage)?;
+    make_folder(&uploads)?;
+    for staged in fs::read_dir(stage)? {
+        let path = staged?.path();
+        let parked = path.extension().is_some() || path.with_extension("json").exists();
+        if !parked {
+            fs::remove_file(path)?;
+        }
+    }
+    let mut leftovers = Vec::new();
+    for record in fs::read_dir(uploads)? {
+        let path = record?.path();
+        let read = fs::read(&path)?;
+        let Ok(record) = serde_json::from_slice::<Record>(&read) else {
+            // Cut short by a crash: its upload had no part yet, since the record comes first.
+            log::warn!("{}: not a whole record of an upload", path.display());
+            continue;
+        };
+        if let (Ok(bucket), Ok(key), true) =
+            (BucketName::new(&record.bucket), Key::new(&record.key), ours(&record.bucket))
+        {
+            let location = Location { bucket, key };
+            leftovers.push(Leftover { location, upload_id: record.upload_id, record: path, _lock: lock.clone() });
+        }
+    }
+    Ok(leftovers)
+}
+
+/// A name that is one segment of a path.
+fn file_name(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ' ') { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(bucket: &str) -> Location {
+        Location { bucket: BucketName::new(bucket).expect("plain"), key: Key::new("a/b").expect("plain") }
+    }
+
+    #[test]
+    fn what_a_dead_mount_left_is_found_and_a_live_one_is_let_be() {
+        let root = tempfile::tempdir().expect("room");
+        let open = |target: &str| State::open(root.path(), "http://host:80", target).expect("opens");
+        let (live, none) = open("bucket");
+        assert!(none.is_empty());
+        let live_record = live.record_upload(&location("bucket"), "live").expect("recorded");
+        let (second, none) = open("bucket");
+        assert!(none.is_empty(), "the first mount lives");
+        assert_ne!(second.stage_folder(), live.stage_folder());
+        second.record_upload(&location("bucket"), "dead").expect("recorded");
+        fs::write(second.stage_folder().join("1"), "torso").expect("staged");
+        fs::write(second.stage_folder().join("2"), "parked").expect("staged");
+        fs::write(second.stage_folder().join("2.json"), "{}").expect("staged");
+        let stage = second.stage_folder();
+        drop(second);
+        let (third, found) = open("bucket");
+        assert_eq!(found.iter().map(|left| left.upload_id.as_str()).collect::<Vec<_>>(), ["dead"]);
+        assert!(!stage.join("1").exists() && stage.join("2").exists());
+        found[0].forget().expect("removed");
+        drop((third, found));
+        let (_all, found) = open(ALL_BUCKETS);
+        assert!(found.is_empty());
+        live_record.remove().expect("removed");
+    }
+
+    #[test]
+    fn a_bucket_mount_covers_that_buckets_records_of_an_all_buckets_mount() {
+        let root = tempfile::tempdir().expect("room");
+        let open = |target: &str| State::open(root.path(), "http://host:80", target).expect("opens");
+        let (all, _) = open(ALL_BUCKETS);
+        all.record_upload(&location("one"), "1").expect("recorded");
+        all.record_upload(&location("two"), "2").expect("recorded");
+        drop(all);
+        let (_one, found) = open("one");
+        assert_eq!(found.iter().map(|left| left.upload_id.as_str()).collect::<Vec<_>>(), ["1"]);
+    }
+}

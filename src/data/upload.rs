@@ -1,0 +1,197 @@
+//! Runs a plan: one PUT, one COPY, or a multipart upload whose parts go in parallel.
+//!
+//! A multipart upload is recorded in the state folder before its first part goes, so that a mount that dies leaves a
+//! note for the next one, which aborts it. A failure aborts it at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::error::{Error, Meaning, Result};
+use crate::store::{Condition, CopyHeaders, CopySource, GetOptions, Location, ObjectHeaders, Part, Written};
+
+use super::extents::{Extents, Source};
+use super::plan::{Piece, Plan, plan};
+use super::stage::{Stage, off_worker};
+use super::{Data, Stored, Version};
+
+/// Content that is about to be stored: it does not change while it is.
+pub(super) struct Snapshot {
+    pub(super) extents: Extents,
+    pub(super) stage: Option<Arc<Stage>>,
+    /// Bytes that the store has confirmed, for progress.
+    pub(super) stored_bytes: Arc<AtomicU64>,
+}
+
+/// What a commit made.
+pub(super) struct Committed {
+    pub(super) version: Version,
+    /// The whole content, if it went up in one PUT.
+    pub(super) bytes: Option<Bytes>,
+}
+
+impl Data {
+    /// Stores a snapshot under `to`.
+    pub(super) async fn store_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        to: &Location,
+        headers: &ObjectHeaders,
+        condition: &Condition,
+    ) -> Result<Committed> {
+        let size_bytes = snapshot.extents.size_bytes();
+        let mut whole = None;
+        let written = match plan(&snapshot.extents, &self.inner.limits) {
+            Plan::Put => {
+                let _claim = self.inner.budget.claim(size_bytes).await;
+                let bytes = self.assemble(snapshot, 0..size_bytes).await?;
+                whole = Some(bytes.clone());
+                self.inner.store.put(to, bytes, headers, condition).await?
+            }
+            Plan::Copy(stored) => self.copy_whole(&stored.version, to, &CopyHeaders::Replace(headers.clone())).await?,
+            Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, to, headers, condition).await?,
+        };
+        Ok(Committed { version: Version { location: to.clone(), etag: written.etag, size_bytes }, bytes: whole })
+    }
+
+    /// One COPY, and a look at what came of it: some stores ignore the condition on the source.
+    async fn copy_whole(&self, source: &Version, to: &Location, headers: &CopyHeaders) -> Result<Written> {
+        let from = CopySource { location: source.location.clone(), if_match: Some(source.etag.clone()) };
+        let written = self.inner.store.copy(&from, to, headers).await?;
+        let comparable = |etag: &crate::store::ETag| !etag.as_str().contains('-');
+        if comparable(&source.etag) && comparable(&written.etag) && written.etag != source.etag {
+            return Err(Error::new(Meaning::Stale, format!("{}: changed while it was copied", source.location)));
+        }
+        Ok(written)
+    }
+
+    /// Copies an object on the server, in parts where it is too large for one copy.
+    pub async fn copy_object(&self, source: &Version, to: &Location, headers: &CopyHeaders) -> Result<Version> {
+        let version =
+            |written: Written| Version { etag: written.etag, location: to.clone(), size_bytes: source.size_bytes };
+        if source.size_bytes <= self.inner.limits.copy_bytes_max {
+            return self.copy_whole(source, to, headers).await.map(version);
+        }
+        let headers = match headers {
+            CopyHeaders::Replace(headers) => headers.clone(),
+            CopyHeaders::Keep { acl, storage_class } => {
+                let head = self.inner.store.head(&source.location, None).await?;
+                ObjectHeaders { acl: acl.clone(), storage_class: storage_class.clone(), ..head.headers }
+            }
+        };
+        let extents = Extents::whole(Arc::new(Stored::new(source.clone())));
+        let snapshot = Snapshot { extents, stage: None, stored_bytes: Arc::default() };
+        self.store_snapshot(&snapshot, to, &headers, &Condition::None).await.map(|committed| committed.version)
+    }
+
+    async fn multipart(
+        &self,
+        snapshot: &Snapshot,
+        pieces: &[Piece],
+        to: &Location,
+        headers: &ObjectHeaders,
+        condition: &Condition,
+    ) -> Result<Written> {
+        let upload_id = self.inner.store.create_upload(to, headers).await?;
+        let (data, location, id) = (self.clone(), to.clone(), upload_id.clone());
+        let record = off_worker(move || data.inner.state.record_upload(&location, &id)).await;
+        let result = match &record {
+            Ok(_) => self.send_parts(snapshot, pieces, to, &upload_id, condition).await,
+            Err(_) => Err(Error::new(Meaning::Io, "the upload could not be recorded in the state folder")),
+        };
+        let aborted = match &result {
+            Ok(_) => Ok(()),
+            Err(_) => self.inner.store.abort_upload(to, &upload_id).await,
+        };
+        match (record, aborted) {
+            (Ok(record), Ok(())) => off_worker(move || record.remove()).await?,
+            (_, Err(error)) => log::warn!("{to}: an upload is left to be aborted by the next mount: {error}"),
+            (Err(error), Ok(())) => return Err(error),
+        }
+        result
+    }
+
+    async fn send_parts(
+        &self,
+        snapshot: &Snapshot,
+        pieces: &[Piece],
+        to: &Location,
+        upload_id: &str,
+        condition: &Condition,
+    ) -> Result<Written> {
+        let numbered: Vec<(u32, Piece)> = (1..).zip(pieces.iter().cloned()).collect();
+        let parts =
+            stream::iter(numbered).map(|(number, piece)| self.send_part(snapshot, piece, to, upload_id, number));
+        let mut parts: Vec<Part> = parts.buffer_unordered(self.inner.uploads_at_once).try_collect().await?;
+        parts.sort_by_key(|part| part.number);
+        Ok(self.inner.store.complete_upload(to, upload_id, &parts, condition).await?)
+    }
+
+    async fn send_part(
+        &self,
+        snapshot: &Snapshot,
+        piece: Piece,
+        to: &Location,
+        upload_id: &str,
+        number: u32,
+    ) -> Result<Part> {
+        let length = piece.length();
+        let part = match &piece.copied_from {
+            Some((stored, offset)) => {
+                let version = &stored.version;
+                let source = CopySource { location: version.location.clone(), if_match: Some(version.etag.clone()) };
+                let range = *offset..offset + length;
+                self.inner.store.upload_part_copy(to, upload_id, number, &source, range).await?
+            }
+            None => {
+                let _claim = self.inner.budget.claim(length).await;
+                let bytes = self.assemble(snapshot, piece.range).await?;
+                self.inner.store.upload_part(to, upload_id, number, bytes).await?
+            }
+        };
+        snapshot.stored_bytes.fetch_add(length, Ordering::Relaxed);
+        Ok(part)
+    }
+
+    /// The bytes of a range, from wherever they come. Unchanged ones are fetched straight into the buffer, which is
+    /// already claimed: waiting for more memory here could wait for ever.
+    async fn assemble(&self, snapshot: &Snapshot, range: std::ops::Range<u64>) -> Result<Bytes> {
+        let extents = snapshot.extents.slice(&range);
+        if let ([extent], Some(stage)) = (extents.as_slice(), &snapshot.stage)
+            && matches!(extent.source, Source::Staged)
+        {
+            return stage.read(range).await;
+        }
+        let mut out = BytesMut::with_capacity((range.end - range.start) as usize);
+        for extent in extents {
+            match (&extent.source, &snapshot.stage) {
+                (Source::Hole, _) => out.resize(out.len() + extent.length() as usize, 0),
+                (Source::Staged, Some(stage)) => out.extend_from_slice(&stage.read(extent.range.clone()).await?),
+                (Source::Staged, None) => return Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
+                (Source::Object(stored, offset), _) => {
+                    self.fetch_into(&mut out, stored, *offset..offset + extent.length()).await?;
+                }
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    async fn fetch_into(&self, out: &mut BytesMut, stored: &Stored, range: std::ops::Range<u64>) -> Result<()> {
+        let version = &stored.version;
+        let wanted = out.len() + (range.end - range.start) as usize;
+        let options = GetOptions { range: Some(range), if_match: Some(version.etag.clone()), ..GetOptions::default() };
+        let mut got = self.inner.store.get(&version.location, &options).await?;
+        if got.head.etag != version.etag {
+            return Err(Error::new(Meaning::Stale, version.location.to_string()));
+        }
+        while let Some(piece) = got.body.next().await {
+            out.extend_from_slice(&piece?);
+        }
+        match out.len() == wanted {
+            true => Ok(()),
+            false => Err(Error::new(Meaning::Io, format!("{}: body of another length", version.location))),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! ACLs and links behind extended attributes: `user.s3.acl`, `user.s3.grants`, `user.s3.url`, `user.s3.signed_url`.
+//!
+//! A store resets the ACL with every new version, so it rides on the request that makes the version. On a store
+//! without object ACLs (B2-like) nothing is ever sent unasked: there a wrong `x-amz-acl` would refuse the write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Meaning, Result};
+use crate::format::acl::{Acl, CANNED_NAMES, parse_lines};
+use crate::store::{AclHeaders, AclTarget, Kind, NewAcl, PresignRequest};
+use crate::tree::{AclState, Ino, Place};
+
+use super::{Caller, Fs};
+
+/// The longest life of a signed link: seven days (Signature Version 4).
+const LINK_EXPIRES_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Fs {
+    /// The canned name of the ACL, or `custom`.
+    pub(crate) async fn canned_acl(&self, ino: Ino) -> Result<String> {
+        let sent = self.tree.read(ino, |inode| match (&inode.acl, inode.local && inode.object.is_none()) {
+            (AclState::Sent(headers), true) => Some(headers.clone()),
+            _ => None,
+        });
+        match sent.flatten() {
+            Some(None) => Ok("private".to_owned()),
+            Some(Some(AclHeaders::Canned(name))) => Ok(name),
+            Some(Some(AclHeaders::Grants(_))) => Ok("custom".to_owned()),
+            None => Ok(self.acl(ino).await?.canned_name().unwrap_or("custom").to_owned()),
+        }
+    }
+
+    /// The ACL of a bucket or object, from one request per version.
+    pub(crate) async fn acl(&self, ino: Ino) -> Result<Arc<Acl>> {
+        if let Some(AclState::Known(acl)) = self.tree.read(ino, |inode| inode.acl.clone()) {
+            return Ok(acl);
+        }
+        let acl = Arc::new(self.store.get_acl(&self.acl_target(ino)?).await.map_err(unsupported_acl)?);
+        self.tree.update(ino, |inode| inode.acl = AclState::Known(acl.clone()));
+        Ok(acl)
+    }
+
+    /// Changes the ACL to a canned one.
+    pub(crate) async fn set_canned_acl(&self, ino: Ino, name: &str, caller: Caller) -> Result<()> {
+        if !CANNED_NAMES.contains(&name) {
+            log::warn!("{}: {name:?} is no canned ACL; valid are {}", self.path(ino), CANNED_NAMES.join(", "));
+            return Err(Error::new(Meaning::InvalidArgument, format!("{name:?} is no canned ACL")));
+        }
+        let new = NewAcl::Canned(name.to_owned());
+        self.set_acl(ino, new, AclHeaders::Canned(name.to_owned()), caller).await
+    }
+
+    /// Changes the ACL to these grants, a line each.
+    pub(crate) async fn set_grants(&self, ino: Ino, lines: &str, caller: Caller) -> Result<()> {
+        let grants = parse_lines(lines).map_err(|why| {
+            log::warn!("{}: {why}", self.path(ino));
+            Error::new(Meaning::InvalidArgument, why.to_string())
+        })?;
+        let owner = self.acl(ino).await?;
+        let acl = Acl { owner_id: owner.owner_id.clone(), owner_name: owner.owner_name.clone(), grants };
+        let headers = acl.as_headers().unwrap_or_else(|| AclHeaders::Canned("private".to_owned()));
+        self.set_acl(ino, NewAcl::Full(acl), headers, caller).await
+    }
+
+    async fn set_acl(&self, ino: Ino, new: NewAcl, headers: AclHeaders, caller: Caller) -> Result<()> {
+        self.check_writable()?;
+        let owner = self.tree.read(ino, |inode| inode.attr.uid);
+        if caller.uid != 0 && Some(caller.uid) != owner {
+            return Err(Error::new(Meaning::NotPermitted, "only the owner and root may change an ACL"));
+        }
+        let target = self.acl_target(ino)?;
+        if matches!(target, AclTarget::Object(_)) && self.profile.object_acl() == Some(false) {
+            log::warn!("{}: this store has no object ACLs; change the bucket's", self.path(ino));
+            return Err(Error::new(Meaning::Unsupported, "object ACL"));
+        }
+        let file = self.files.get(ino);
+        let _guard = match &file {
+            Some(file) => Some(file.lock.lock().await),
+            None => None,
+        };
+        let unstored = self.tree.read(ino, |inode| inode.local && inode.object.is_none()).unwrap_or(false);
+        if unstored {
+            self.tree.update(ino, |inode| inode.acl = AclState::Sent(Some(headers)));
+            return Ok(());
+        }
+        let stored = self.store.put_acl(&target, &new).await;
+        if let Err(error) = &stored
+            && error.kind == Kind::Unsupported
+            && matches!(target, AclTarget::Object(_))
+        {
+            self.profile.learn_object_acl(false);
+            log::warn!("{}: this store has no object ACLs; change the bucket's ({error})", self.path(ino));
+        }
+        stored.map_err(unsupported_acl)?;
+        self.tree.update(ino, |inode| inode.acl = AclState::Unknown);
+        Ok(())
+    }
+
+    /// Whose ACL an inode's attribute is: a file's, a directory's marker's, a bucket's.
+    fn acl_target(&self, ino: Ino) -> Result<AclTarget> {
+        match self.place(ino)? {
+            Place::Account => Err(Error::new(Meaning::NoAttribute, "the account has no ACL")),
+            Place::Directory { bucket, prefix } if prefix.marker().is_none() => Ok(AclTarget::Bucket(bucket)),
+            place => {
+                let stored = self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false);
+                match place.location() {
+                    Some(location) if stored => Ok(AclTarget::Object(location)),
+                    _ => Err(Error::new(Meaning::NoAttribute, format!("{}: nothing is stored", self.path(ino)))),
+                }
+            }
+        }
+    }
+
+    /// The ACL that must ride on the next version of an inode's object, so that it keeps what it has.
+    pub(crate) async fn riding_acl(&self, ino: Ino) -> Result<Option<AclHeaders>> {
+        let state = self.tree.read(ino, |inode| inode.acl.clone()).unwrap_or_default();
+        let stored = self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false);
+        let location = self.files.get(ino).and_then(|file| file.bytes.version()).map(|version| version.location);
+        let location = location.or_else(|| self.tree.place(ino).and_then(|place| place.location()));
+        let Some(location) = location.filter(|_| stored || matches!(state, AclState::Sent(_))) else {
+            return Ok(self.created_acl());
+        };
+        let (riding, learned) = self.riding_acl_of(&state, &AclTarget::Object(location)).await?;
+        if let Some(learned) = learned {
+            self.tree.update(ino, |inode| inode.acl = AclState::Known(learned));
+        }
+        Ok(riding)
+    }
+
+    /// The same for any object, given what is known of its ACL; also answers what was learned.
+    pub(crate) async fn riding_acl_of(
+        &self,
+        state: &AclState,
+        target: &AclTarget,
+    ) -> Result<(Option<AclHeaders>, Option<Arc<Acl>>)> {
+        let acl = match state {
+            AclState::Sent(headers) => return Ok((headers.clone(), None)),
+            _ if self.profile.object_acl() == Some(false) => return Ok((self.created_acl(), None)),
+            AclState::Known(acl) => acl.clone(),
+            AclState::Unknown => match self.store.get_acl(target).await {
+                Ok(acl) => Arc::new(acl),
+                Err(error) if matches!(error.kind, Kind::Unsupported | Kind::AccessDenied | Kind::NotFound) => {
+                    log::debug!("{target:?}: its ACL cannot be read and is not kept: {error}");
+                    return Ok((None, None));
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if self.profile.object_acl().is_none() && self.is_bucket_acl(&acl, target).await {
+            return Ok((None, Some(acl)));
+        }
+        Ok((acl.as_headers(), Some(acl)))
+    }
+
+    /// On a store of which nothing is known: whether an object's ACL is just its bucket's, as on stores that have
+    /// none for objects.
+    async fn is_bucket_acl(&self, acl: &Acl, target: &AclTarget) -> bool {
+        let AclTarget::Object(location) = target else { return false };
+        if acl.as_headers().is_none() {
+            return true;
+        }
+        match self.store.get_acl(&AclTarget::Bucket(location.bucket.clone())).await {
+            Ok(bucket) => bucket.grants == acl.grants,
+            Err(_) => false,
+        }
+    }
+
+    /// The plain link of an object.
+    pub(crate) fn url(&self, ino: Ino) -> Result<String> {
+        match self.place(ino)? {
+            Place::File(location) => Ok(self.store.url(&location)),
+            _ => Err(Error::new(Meaning::NoAttribute, "only files have links")),
+        }
+    }
+
+    /// A link that works for anyone for a while. It lends the mounter's credentials, so only the mounter gets it.
+    pub(crate) fn signed_url(&self, ino: Ino, expires: Duration, caller: Caller) -> Result<String> {
+        if caller.uid != 0 && caller.uid != self.config.daemon_uid {
+            return Err(Error::new(Meaning::NotPermitted, "signed links are for the user who mounted, and root"));
+        }
+        if expires.is_zero() || expires > LINK_EXPIRES_MAX {
+            log::warn!("a signed link lives 1 to {} seconds", LINK_EXPIRES_MAX.as_secs());
+            return Err(Error::new(Meaning::InvalidArgument, format!("{} seconds", expires.as_secs())));
+        }
+        match self.place(ino)? {
+            Place::File(location) => Ok(self.store.presign(&PresignRequest { location, expires })?),
+            _ => Err(Error::new(Meaning::NoAttribute, "only files have links")),
+        }
+    }
+}
+
+/// A store that does not know ACLs means EOPNOTSUPP, never EIO or EINVAL.
+fn unsupported_acl(error: crate::store::Error) -> Error {
+    match error.kind {
+        Kind::Unsupported => Error::with_source(Meaning::Unsupported, error.subject.clone(), error),
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,149 @@
+//! flush, fsync, release, drain: when bytes become an object.
+//!
+//! Errors come back from the call that can still be heard. A file that was created or emptied by open and not yet
+//! written waits for its first byte or its release, so that `echo x > f` costs one PUT; if storing it at release
+//! fails, its state says so and the next open or fsync of it returns the error.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::data::UploadState;
+use crate::error::{Error, Meaning, Result};
+use crate::store::Condition;
+use crate::tree::{Ino, Place};
+
+use super::Fs;
+use super::open::{Handle, HandleId, OpenFile};
+
+/// A file with bytes that the store does not have.
+#[derive(Clone, Debug)]
+pub struct UnsavedFile {
+    /// Its path from the mount's root.
+    pub path: String,
+    /// How far it is.
+    pub state: UploadState,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// Where its bytes lie now, if they were parked.
+    pub parked: Option<PathBuf>,
+}
+
+impl Fs {
+    /// close(2): what was written is in the store when this answers Ok.
+    pub async fn flush(&self, id: HandleId) -> Result<()> {
+        match self.files.handle(id)? {
+            Handle::File { file, .. } if file.bytes.is_written() => self.commit(&file).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// fsync(2): all of the file is in the store when this answers Ok, and it stays writable.
+    pub async fn fsync(&self, id: HandleId) -> Result<()> {
+        let file = self.files.file(id, |_| true)?;
+        match file.take_unheard_failure() {
+            Some(error) if !file.bytes.is_dirty() => Err(error),
+            _ => self.commit(&file).await,
+        }
+    }
+
+    /// fsync(2) of a directory: all files below it are in the store when this answers Ok.
+    pub async fn fsync_directory(&self, directory: Ino) -> Result<()> {
+        for file in self.files.all() {
+            if self.tree.is_below(file.ino, directory) {
+                self.commit(&file).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last close of a handle. Nobody hears an error from here.
+    pub async fn release(&self, id: HandleId) {
+        let Some(Handle::File { file, access }) = self.files.take_handle(id) else { return };
+        let left = self.tree.unpin(file.ino);
+        if file.bytes.is_dirty()
+            && access.write | access.truncate
+            && let Err(error) = self.commit(&file).await
+        {
+            log::error!("{}: not stored: {error}", self.path(file.ino));
+            file.fail_unheard(&error);
+        }
+        if left == 0 {
+            self.forget_file(file);
+        }
+    }
+
+    /// Takes a file out of the table once nobody uses it and the store has all of it.
+    pub(crate) fn forget_file(&self, file: Arc<OpenFile>) {
+        let unused = self.tree.read(file.ino, |inode| inode.handles() == 0).unwrap_or(true);
+        let kept = file.bytes.is_dirty() && self.tree.place(file.ino).is_some();
+        if unused && !kept {
+            self.files.remove(file.ino);
+        }
+    }
+
+    /// Stores a file's present content and attributes, if the store has not got them.
+    pub(crate) async fn commit(&self, file: &Arc<OpenFile>) -> Result<()> {
+        let _guard = file.lock.lock().await;
+        if !file.bytes.is_dirty() {
+            return Ok(());
+        }
+        self.commit_locked(file).await
+    }
+
+    /// The same, with the file's lock held, also for a clean file whose attributes changed.
+    pub(crate) async fn commit_locked(&self, file: &OpenFile) -> Result<()> {
+        let location = match self.tree.place(file.ino) {
+            Some(Place::File(location)) => location,
+            Some(_) => return Err(Error::new(Meaning::IsDirectory, self.path(file.ino))),
+            // Unlinked while it was open: there is no name to store it under.
+            None => return Ok(()),
+        };
+        let headers = self.headers_to_store(file.ino).await?;
+        self.keep_attributes(file.ino).await?;
+        let version = file.bytes.commit(&location, &headers, &Condition::None).await?;
+        self.stored(file.ino, &version, headers, file.bytes.is_dirty());
+        Ok(())
+    }
+
+    /// Stores everything that no handle holds open, and answers what could not be stored.
+    pub async fn drain(&self) -> Vec<UnsavedFile> {
+        for file in self.files.all() {
+            let open = self.tree.read(file.ino, |inode| inode.handles() > 0).unwrap_or(false);
+            if file.bytes.is_dirty()
+                && !open
+                && let Err(error) = self.commit(&file).await
+            {
+                log::error!("{}: not stored: {error}", self.path(file.ino));
+                file.fail_unheard(&error);
+            }
+        }
+        self.data.close().await;
+        self.unsaved()
+    }
+
+    /// Files with bytes that the store does not have.
+    pub fn unsaved(&self) -> Vec<UnsavedFile> {
+        let unsaved = self.files.all().into_iter().filter(|file| file.bytes.is_dirty());
+        let named = unsaved.filter(|file| self.tree.place(file.ino).is_some());
+        named.map(|file| self.describe(&file, None)).collect()
+    }
+
+    /// The mount ends with unsaved files: their bytes stay where they are staged, with a record of what they are.
+    pub fn park_unsaved(&self) -> Vec<UnsavedFile> {
+        let unsaved = self.files.all().into_iter().filter(|file| file.bytes.is_dirty());
+        let parked = unsaved.filter_map(|file| match self.tree.place(file.ino)? {
+            Place::File(location) => Some(self.describe(&file, file.bytes.park(&location))),
+            _ => None,
+        });
+        parked.collect()
+    }
+
+    fn describe(&self, file: &OpenFile, parked: Option<PathBuf>) -> UnsavedFile {
+        UnsavedFile {
+            path: self.path(file.ino),
+            state: file.bytes.upload_state(),
+            size_bytes: file.bytes.size_bytes(),
+            parked,
+        }
+    }
+}

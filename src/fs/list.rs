@@ -1,0 +1,298 @@
+//! opendir, readdir, and how a directory is learned from the store: pages of a listing, and where its files carry
+//! POSIX metadata, a HEAD for each that is not yet known.
+//!
+//! What a listing means (DESIGN "attrs"): a directory whose marker carries POSIX metadata is a POSIX directory; a
+//! bucket's root, which has no marker, is judged by up to three of its newest objects.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use crate::error::{Error, Result};
+use crate::format::header::Posix;
+use crate::format::key::{BucketName, Prefix, check_segment};
+use crate::store::{Key, Kind, ListPage, ListRequest, ListedObject, Location, ObjectHead};
+use crate::tree::{Entry, FileKind, Ino, Knowledge, Listing, Object, Place, Sighting};
+
+use super::{Attrs, Fs};
+
+/// Objects of a bucket's root that are looked at to judge whether its files carry POSIX metadata.
+const JUDGES_MAX: usize = 3;
+
+/// How long the store may take to confirm a listing that we still have, before the old one is shown.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The names of a directory as they were when it was opened.
+pub type Snapshot = Arc<Vec<(Arc<str>, Entry)>>;
+
+/// How much of a directory is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    FirstPage,
+    All,
+}
+
+impl Fs {
+    /// All names of a directory, with attributes.
+    pub async fn list(&self, directory: Ino) -> Result<Snapshot> {
+        if self.tree.knowledge(directory) != Knowledge::Complete {
+            self.load(directory, Extent::All).await?;
+        }
+        let entries = self.tree.children(directory);
+        let known = stream::iter(entries).map(|(name, entry)| async move {
+            let entry = self.with_attributes(directory, &name, entry).await?;
+            Ok::<_, Error>(entry.map(|entry| (name, entry)))
+        });
+        let known: Vec<_> = known.buffered(self.config.requests_max).collect().await;
+        let known: Result<Vec<_>> = known.into_iter().filter_map(Result::transpose).collect();
+        Ok(Arc::new(known?))
+    }
+
+    /// Learns the first page of a directory, which is all of most directories.
+    pub(crate) async fn load_page(&self, directory: Ino) -> Result<()> {
+        self.load(directory, Extent::FirstPage).await
+    }
+
+    /// Learns a directory. Many who ask at once cost one listing. While the store is away, a directory that was known
+    /// before stays as it was.
+    async fn load(&self, directory: Ino, extent: Extent) -> Result<()> {
+        let lock = self.listing_locks.lock().expect("no panic under this lock").entry(directory).or_default().clone();
+        let guard = lock.lock().await;
+        let enough = match self.tree.knowledge(directory) {
+            Knowledge::Complete => true,
+            Knowledge::Large => extent == Extent::FirstPage,
+            Knowledge::Outdated | Knowledge::Unknown => false,
+        };
+        let result = if enough { Ok(()) } else { self.load_now(directory, extent).await };
+        drop(guard);
+        let mut locks = self.listing_locks.lock().expect("no panic under this lock");
+        // Ours and the table's: nobody else waits.
+        if Arc::strong_count(&lock) <= 2 {
+            locks.remove(&directory);
+        }
+        result
+    }
+
+    async fn load_now(&self, directory: Ino, extent: Extent) -> Result<()> {
+        self.tree.begin_listing(directory);
+        let outdated = self.tree.knowledge(directory) == Knowledge::Outdated;
+        let listing = self.listing(directory, extent);
+        let listing = if outdated {
+            match tokio::time::timeout(REFRESH_TIMEOUT, listing).await {
+                Ok(Err(error)) if error.store_kind().is_some_and(Kind::is_transient) => Ok(None),
+                Ok(listing) => listing.map(Some),
+                Err(_) => Ok(None),
+            }
+        } else {
+            listing.await.map(Some)
+        };
+        match listing {
+            Ok(Some(listing)) => {
+                self.tree.end_listing(directory, Some(listing));
+                Ok(())
+            }
+            Ok(None) => {
+                log::warn!("{}: the store does not answer; showing the names as last known", self.path(directory));
+                self.tree.end_listing(directory, None);
+                Ok(())
+            }
+            Err(error) => {
+                self.tree.end_listing(directory, None);
+                Err(error)
+            }
+        }
+    }
+
+    async fn listing(&self, directory: Ino, extent: Extent) -> Result<Listing> {
+        match self.directory_place(directory)? {
+            Place::Directory { bucket, prefix } => self.directory_listing(directory, bucket, prefix, extent).await,
+            _ => {
+                let buckets = self.store.list_buckets().await?;
+                let names = buckets
+                    .into_iter()
+                    .map(|entry| (entry.name.as_str().to_owned(), Sighting::Bucket { created: entry.created }));
+                Ok(Listing { names: names.collect(), complete: true })
+            }
+        }
+    }
+
+    async fn directory_listing(
+        &self,
+        directory: Ino,
+        bucket: BucketName,
+        prefix: Prefix,
+        extent: Extent,
+    ) -> Result<Listing> {
+        let mut names = Names::new(prefix.as_str());
+        let mut continuation = None;
+        loop {
+            let request = ListRequest {
+                prefix: prefix.as_str().to_owned(),
+                delimited: true,
+                continuation,
+                ..ListRequest::default()
+            };
+            let page = self.store.list(&bucket, &request).await?;
+            continuation = page.continuation.clone();
+            names.add(page);
+            if continuation.is_none() || extent == Extent::FirstPage {
+                break;
+            }
+        }
+        self.tree.set_hidden_keys(directory, names.hidden_keys);
+        self.judge(directory, &bucket, &prefix, &names).await?;
+        Ok(Listing { names: names.into_sightings(), complete: continuation.is_none() })
+    }
+
+    /// Finds out whether a directory's files carry POSIX metadata.
+    async fn judge(&self, directory: Ino, bucket: &BucketName, prefix: &Prefix, names: &Names<'_>) -> Result<()> {
+        let fixed = match self.config.attrs {
+            Attrs::List => Some(false),
+            Attrs::Full => Some(true),
+            Attrs::Auto => None,
+        };
+        if let Some(posix) = fixed {
+            self.tree.set_posix(directory, posix);
+            return Ok(());
+        }
+        let posix = match (&names.marker, prefix.marker()) {
+            (Some(marker), Some(key)) => {
+                let known = self.tree.read(directory, |inode| {
+                    let object = inode.object.as_ref().filter(|object| object.headers.is_some());
+                    inode.local || object.is_some_and(|object| object.modified.is_none_or(|at| at == marker.modified))
+                });
+                match self.tree.posix(directory) {
+                    Some(posix) if known == Some(true) => posix,
+                    _ => self.judge_marker(directory, &Location { bucket: bucket.clone(), key }).await?,
+                }
+            }
+            (None, Some(_)) => false,
+            _ => match self.tree.posix(directory) {
+                Some(posix) => posix,
+                None => self.judge_root(bucket, names).await?,
+            },
+        };
+        self.tree.set_posix(directory, posix);
+        Ok(())
+    }
+
+    async fn judge_marker(&self, directory: Ino, marker: &Location) -> Result<bool> {
+        match self.store.head(marker, None).await {
+            Ok(head) => {
+                let sighting = self.full_sighting(&head, FileKind::Directory);
+                if let Sighting::Full(attr, object) = sighting {
+                    self.tree.update(directory, |inode| {
+                        inode.attr = attr;
+                        inode.object = Some(object);
+                    });
+                }
+                Ok(Posix::read(&head.headers.metadata).is_some())
+            }
+            Err(error) if error.kind == Kind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn judge_root(&self, bucket: &BucketName, names: &Names<'_>) -> Result<bool> {
+        let heads = names.newest(JUDGES_MAX).into_iter().filter_map(|key| Key::new(&key).ok());
+        let heads = heads.map(|key| async move {
+            let location = Location { bucket: bucket.clone(), key };
+            self.store.head(&location, None).await
+        });
+        let heads: Vec<_> = futures_util::future::join_all(heads).await;
+        let is_posix = |head: &ObjectHead| Posix::read(&head.headers.metadata).is_some();
+        Ok(heads.iter().flatten().any(is_posix))
+    }
+
+    /// Whether an entry's attributes are all known as far as its directory asks for it.
+    pub(crate) fn is_known(&self, parent: Ino, entry: &Entry) -> bool {
+        if self.tree.posix(parent) != Some(true) {
+            return true;
+        }
+        self.tree.read(entry.ino, |inode| inode.local || inode.attributes_known()).unwrap_or(true)
+    }
+
+    /// The entry with its attributes: in a POSIX directory, from one HEAD per version ever.
+    pub(crate) async fn with_attributes(&self, parent: Ino, name: &str, entry: Entry) -> Result<Option<Entry>> {
+        if self.is_known(parent, &entry) {
+            return Ok(Some(entry));
+        }
+        let Some(location) = self.tree.place(entry.ino).and_then(|place| place.location()) else {
+            return Ok(Some(entry));
+        };
+        match self.store.head(&location, None).await {
+            Ok(head) => Ok(self.tree.sight(parent, name, self.full_sighting(&head, entry.attr.kind))),
+            Err(error) if error.kind == Kind::NotFound && entry.attr.kind == FileKind::Directory => {
+                self.tree.update(entry.ino, |inode| inode.set_attributes_known());
+                Ok(Some(entry))
+            }
+            Err(error) if error.kind == Kind::NotFound => {
+                self.tree.sight_absent(parent, name);
+                Ok(None)
+            }
+            // An object that may be listed and not read still has a name and a size.
+            Err(error) if error.kind == Kind::AccessDenied => Ok(Some(entry)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The names that pages of a listing tell, below one prefix.
+struct Names<'a> {
+    prefix: &'a str,
+    files: Vec<(String, ListedObject)>,
+    directories: HashSet<String>,
+    marker: Option<ListedObject>,
+    hidden_keys: u64,
+}
+
+impl<'a> Names<'a> {
+    fn new(prefix: &'a str) -> Self {
+        Names { prefix, files: Vec::new(), directories: HashSet::new(), marker: None, hidden_keys: 0 }
+    }
+
+    fn add(&mut self, page: ListPage) {
+        for object in page.objects {
+            match object.key.strip_prefix(self.prefix) {
+                Some("") => self.marker = Some(object),
+                Some(name) if check_segment(name).is_ok() => self.files.push((name.to_owned(), object)),
+                _ => self.hidden_keys += 1,
+            }
+        }
+        for folded in page.prefixes {
+            let name = folded.strip_prefix(self.prefix).and_then(|name| name.strip_suffix('/'));
+            match name.filter(|name| check_segment(name).is_ok()) {
+                Some(name) => _ = self.directories.insert(name.to_owned()),
+                None => self.hidden_keys += 1,
+            }
+        }
+    }
+
+    /// Keys of the newest files.
+    fn newest(&self, count: usize) -> Vec<String> {
+        let mut objects: Vec<&ListedObject> = self.files.iter().map(|(_, object)| object).collect();
+        objects.sort_by_key(|object| std::cmp::Reverse(object.modified));
+        objects.into_iter().take(count).map(|object| object.key.clone()).collect()
+    }
+
+    /// What the tree is told. An object `a` beside `a/` is hidden: the directory has the name.
+    fn into_sightings(self) -> Vec<(String, Sighting)> {
+        let directories = self.directories;
+        let files = self.files.into_iter().filter(|(name, _)| !directories.contains(name));
+        let files: HashMap<String, Sighting> = files.map(|(name, object)| (name, listed(object))).collect();
+        files.into_iter().chain(directories.into_iter().map(|name| (name, Sighting::Directory))).collect()
+    }
+}
+
+fn listed(object: ListedObject) -> Sighting {
+    Sighting::Listed(Object {
+        etag: object.etag,
+        size_bytes: object.size_bytes,
+        modified: Some(object.modified),
+        version_id: None,
+        storage_class: object.storage_class,
+        headers: None,
+    })
+}

@@ -1,0 +1,168 @@
+//! lookup, getattr, forget: a name becomes an inode, from memory if the tree knows, else by as few requests as can be.
+
+use std::ffi::OsStr;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Meaning, Result};
+use crate::format::key::{BucketName, Prefix};
+use crate::store::{Kind, ListRequest, Location};
+use crate::tree::{Answer, Entry, FileKind, Ino, Knowledge, Place, Sighting};
+
+use super::{Fs, checked_name};
+
+/// How long a bucket that could not be entered is not asked for again.
+const REFUSED_BUCKET_TTL: Duration = Duration::from_secs(60);
+
+/// The answer to a lookup.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The name leads here; the kernel's lookup is already counted.
+    Entry(Entry),
+    /// There is no such name, for so long.
+    Nothing(Duration),
+}
+
+impl Fs {
+    /// Answers from memory if it is known there, without waiting.
+    pub fn lookup_known(&self, parent: Ino, name: &OsStr) -> Option<Found> {
+        let found = match self.tree.answer(parent, name.to_str()?) {
+            Answer::Found(entry) if self.is_known(parent, &entry) => Found::Entry(entry),
+            Answer::Absent(ttl) if self.directory_place(parent).is_ok_and(|place| place != Place::Account) => {
+                Found::Nothing(ttl)
+            }
+            _ => return None,
+        };
+        Some(self.counted(found))
+    }
+
+    /// What `name` in `parent` leads to.
+    pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Found> {
+        let name = checked_name(name)?;
+        let found = match self.find(parent, name).await? {
+            Some(entry) => Found::Entry(entry),
+            None => match self.tree.answer(parent, name) {
+                Answer::Absent(ttl) => Found::Nothing(ttl),
+                _ => Found::Nothing(Duration::ZERO),
+            },
+        };
+        Ok(self.counted(found))
+    }
+
+    /// The attributes of an inode that the kernel knows.
+    pub async fn getattr(&self, ino: Ino) -> Result<Entry> {
+        let gone = || Error::new(Meaning::Stale, format!("inode {:#x}", ino.0));
+        let entry = self.tree.entry(ino).ok_or_else(gone)?;
+        let detached = self.tree.read(ino, |inode| inode.is_detached()).unwrap_or(true);
+        if !entry.ttl.is_zero() || detached {
+            return Ok(entry);
+        }
+        let (parent, name) = self.tree.read(ino, |inode| inode.parent_and_name()).ok_or_else(gone)?;
+        match self.find(parent, &name).await {
+            Ok(Some(entry)) if entry.ino == ino => Ok(entry),
+            Ok(_) => Err(Error::new(Meaning::Stale, self.path(ino))),
+            // What is open stays readable as far as it was read; the store being away is no reason to fail a stat.
+            Err(error) if error.store_kind().is_some_and(Kind::is_transient) => {
+                self.tree.entry(ino).map(|entry| Entry { ttl: Duration::from_secs(1), ..entry }).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The attributes of an inode, if they are fresh in memory.
+    pub fn getattr_known(&self, ino: Ino) -> Option<Entry> {
+        self.tree.entry(ino).filter(|entry| !entry.ttl.is_zero())
+    }
+
+    /// The kernel has forgotten lookups of an inode.
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.tree.forget(ino, lookups);
+    }
+
+    /// Counts a lookup of an entry that a listing tells the kernel.
+    pub fn remember(&self, ino: Ino) {
+        self.tree.remember(ino);
+    }
+
+    /// Counts the kernel's lookup, before it is told.
+    fn counted(&self, found: Found) -> Found {
+        if let Found::Entry(entry) = &found {
+            self.tree.remember(entry.ino);
+        }
+        found
+    }
+
+    /// What a name leads to, with attributes; `None` if there is nothing. Does not count a lookup.
+    pub(crate) async fn find(&self, parent: Ino, name: &str) -> Result<Option<Entry>> {
+        let entry = match self.tree.answer(parent, name) {
+            Answer::Found(entry) => Some(entry),
+            Answer::Absent(_) => None,
+            Answer::Unknown => self.learn(parent, name).await?,
+        };
+        match entry {
+            Some(entry) => self.with_attributes(parent, name, entry).await,
+            None if self.directory_place(parent)? == Place::Account => self.probe_bucket(parent, name).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Asks the store for a name that the tree does not know.
+    async fn learn(&self, parent: Ino, name: &str) -> Result<Option<Entry>> {
+        match self.directory_place(parent)? {
+            Place::Directory { bucket, prefix } if self.tree.knowledge(parent) == Knowledge::Large => {
+                self.probe(parent, name, bucket, prefix).await
+            }
+            place => {
+                self.load_page(parent).await?;
+                match (self.tree.knowledge(parent), place) {
+                    (Knowledge::Large, Place::Directory { bucket, prefix }) => {
+                        self.probe(parent, name, bucket, prefix).await
+                    }
+                    _ => Ok(self.tree.child(parent, name).and_then(|ino| self.tree.entry(ino))),
+                }
+            }
+        }
+    }
+
+    /// Asks for one name of a large directory: as a file and as a directory, at once.
+    async fn probe(&self, parent: Ino, name: &str, bucket: BucketName, prefix: Prefix) -> Result<Option<Entry>> {
+        let key = prefix.file(name).map_err(|why| super::bad_name(name, why))?;
+        let below = ListRequest { prefix: format!("{key}/"), keys_max: Some(1), ..ListRequest::default() };
+        let location = Location { bucket: bucket.clone(), key };
+        let (head, below) = tokio::join!(self.store.head(&location, None), self.store.list(&bucket, &below));
+        let below = below?;
+        if !below.objects.is_empty() {
+            return Ok(self.tree.sight(parent, name, Sighting::Directory));
+        }
+        match head {
+            Ok(head) => Ok(self.tree.sight(parent, name, self.full_sighting(&head, FileKind::File))),
+            Err(error) if error.kind == Kind::NotFound => {
+                self.tree.sight_absent(parent, name);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A bucket that is not in the account's list may still be entered by its name.
+    async fn probe_bucket(&self, parent: Ino, name: &str) -> Result<Option<Entry>> {
+        let Ok(bucket) = BucketName::new(name) else { return Ok(None) };
+        let refused = self.refused_buckets.lock().expect("no panic under this lock").get(&bucket).copied();
+        if refused.is_some_and(|at| at.elapsed() < REFUSED_BUCKET_TTL) {
+            return Ok(None);
+        }
+        match self.store.head_bucket(&bucket).await {
+            Ok(_) => Ok(self.tree.sight(parent, name, Sighting::Bucket { created: None })),
+            Err(error) if matches!(error.kind, Kind::NoSuchBucket | Kind::NotFound | Kind::AccessDenied) => {
+                log::debug!("bucket {bucket} cannot be entered: {error}");
+                self.refused_buckets.lock().expect("no panic under this lock").insert(bucket, Instant::now());
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Forgets that a bucket could not be entered.
+    pub(crate) fn forget_refusal(&self, bucket: &BucketName) {
+        self.refused_buckets.lock().expect("no panic under this lock").remove(bucket);
+    }
+}

@@ -1,0 +1,206 @@
+//! mkdir, mknod, create: new names. A directory is a marker object; a bucket is made at the account's level; a file
+//! costs nothing until it has something to store.
+
+use std::ffi::OsStr;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Meaning, Result};
+use crate::format::key::BucketName;
+use crate::store::{Condition, Kind, Location};
+use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Object, Place};
+
+use super::open::{Access, Handle, HandleId};
+use super::{Caller, Fs, bad_name, checked_name};
+
+/// The set-group-id bit: what is made in such a directory gets its group.
+const SET_GID: u32 = 0o2000;
+
+impl Fs {
+    /// Makes a directory, or a bucket at the account's level. The kernel's lookup is counted.
+    pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
+        self.check_writable()?;
+        let name = checked_name(name)?;
+        let place = self.directory_place(parent)?;
+        if self.find(parent, name).await?.is_some() {
+            return Err(Error::new(Meaning::Exists, name));
+        }
+        let attr = self.new_attr(parent, FileKind::Directory, mode, caller);
+        let entry = match place {
+            Place::Account => self.make_bucket(parent, name).await?,
+            _ => {
+                let entry = self.tree.insert(parent, name, attr, None);
+                let entry = entry.ok_or_else(|| Error::new(Meaning::Stale, self.path(parent)))?;
+                let made = match self.put_marker(entry.ino, &attr).await {
+                    Ok(()) => self.keep_attributes(entry.ino).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = made {
+                    self.tree.remove(parent, name);
+                    return Err(error);
+                }
+                self.tree.set_posix(entry.ino, self.config.attrs != super::Attrs::List);
+                entry
+            }
+        };
+        self.note_names_changed(parent);
+        self.tree.remember(entry.ino);
+        Ok(entry)
+    }
+
+    async fn make_bucket(&self, parent: Ino, name: &str) -> Result<Entry> {
+        if !self.config.bucket_ops {
+            return Err(Error::new(Meaning::NotPermitted, format!("bucket {name}: mounted with --no-bucket-ops")));
+        }
+        let bucket = BucketName::new(name).map_err(|why| bad_name(name, why))?;
+        self.store.create_bucket(&bucket).await?;
+        self.forget_refusal(&bucket);
+        let defaults = self.config.defaults;
+        let now = self.clock.now();
+        let attr = Attr {
+            kind: FileKind::Directory,
+            size_bytes: 0,
+            mode: defaults.dir_mode,
+            uid: defaults.uid,
+            gid: defaults.gid,
+            mtime: now,
+            atime: now,
+            ctime: now,
+        };
+        self.tree.insert(parent, name, attr, None).ok_or_else(|| Error::new(Meaning::Stale, self.path(parent)))
+    }
+
+    /// Makes a regular file without opening it. The kernel's lookup is counted.
+    pub async fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
+        let (entry, id) = self.create(parent, name, mode, Access { write: true, ..Access::default() }, caller).await?;
+        let stored = self.fsync(id).await;
+        self.release(id).await;
+        stored.map(|()| entry)
+    }
+
+    /// Makes a file, or takes the one that is there, and opens it. The kernel's lookup is counted.
+    pub async fn create(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        access: Access,
+        caller: Caller,
+    ) -> Result<(Entry, HandleId)> {
+        self.check_writable()?;
+        let name = checked_name(name)?;
+        if self.directory_place(parent)? == Place::Account {
+            return Err(Error::new(Meaning::NotPermitted, "only buckets, made by mkdir, lie at the account's level"));
+        }
+        if let Some(entry) = self.find(parent, name).await? {
+            let id = self.open(entry.ino, access, caller).await?;
+            self.tree.remember(entry.ino);
+            return Ok((entry, id));
+        }
+        let attr = self.new_attr(parent, FileKind::File, mode, caller);
+        let entry = self.tree.insert(parent, name, attr, None);
+        let entry = entry.ok_or_else(|| Error::new(Meaning::Stale, self.path(parent)))?;
+        if self.tree.place(entry.ino).and_then(|place| place.location()).is_none() {
+            self.tree.remove(parent, name);
+            return Err(Error::new(Meaning::NameTooLong, name));
+        }
+        self.tree.update(entry.ino, |inode| {
+            inode.local = true;
+            inode.acl = AclState::Sent(self.created_acl());
+        });
+        let file = self.files.get_or_insert(entry.ino, || Ok(self.data.create()))?;
+        self.note_names_changed(parent);
+        self.tree.pin(entry.ino);
+        self.tree.remember(entry.ino);
+        Ok((entry, self.files.add_handle(Handle::File { file, access })))
+    }
+
+    /// The attributes of something new.
+    pub(crate) fn new_attr(&self, parent: Ino, kind: FileKind, mode: u32, caller: Caller) -> Attr {
+        let now = self.clock.now();
+        let inherited = self.tree.read(parent, |inode| inode.attr).filter(|attr| attr.mode & SET_GID != 0);
+        let set_gid = if inherited.is_some() && kind == FileKind::Directory { SET_GID } else { 0 };
+        Attr {
+            kind,
+            size_bytes: 0,
+            mode: mode & 0o7777 | set_gid,
+            uid: caller.uid,
+            gid: inherited.map_or(caller.gid, |attr| attr.gid),
+            mtime: now,
+            atime: now,
+            ctime: now,
+        }
+    }
+
+    /// Stores the marker of a directory with these attributes, keeping what else it has.
+    pub(crate) async fn put_marker(&self, ino: Ino, attr: &Attr) -> Result<()> {
+        let Some(location) = self.tree.place(ino).and_then(|place| place.location()) else { return Ok(()) };
+        let old = self.tree.update(ino, |inode| std::mem::replace(&mut inode.attr, *attr));
+        let stored = self.store_marker(ino, &location).await;
+        if let (Err(_), Some(old)) = (&stored, old) {
+            self.tree.update(ino, |inode| inode.attr = old);
+        }
+        stored
+    }
+
+    async fn store_marker(&self, ino: Ino, location: &Location) -> Result<()> {
+        if self.tree.read(ino, |inode| inode.object.is_none()) == Some(true) {
+            self.tree.update(ino, |inode| inode.acl = AclState::Sent(self.created_acl()));
+        }
+        let headers = self.headers_to_store(ino).await?;
+        let written = self.store.put(location, Bytes::new(), &headers, &Condition::None).await?;
+        self.tree.update(ino, |inode| {
+            inode.object = Some(Object {
+                etag: written.etag,
+                size_bytes: 0,
+                modified: None,
+                version_id: written.version_id,
+                storage_class: headers.storage_class.clone(),
+                headers: Some(crate::store::ObjectHeaders { acl: None, ..headers }.into()),
+            });
+        });
+        if self.config.attrs == super::Attrs::Auto {
+            self.tree.set_posix(ino, true);
+        }
+        Ok(())
+    }
+
+    /// A name came or went: the directory's own times follow, here only.
+    pub(crate) fn note_names_changed(&self, directory: Ino) {
+        let now = self.clock.now();
+        self.tree.update(directory, |inode| {
+            inode.attr.mtime = now;
+            inode.attr.ctime = now;
+        });
+    }
+
+    /// The last name has left a directory that had no marker: without one it would vanish.
+    pub(crate) async fn keep_directory(&self, directory: Ino) {
+        let needs_marker = self.tree.read(directory, |inode| inode.object.is_none()) == Some(true)
+            && self.tree.children(directory).is_empty()
+            && self.tree.place(directory).and_then(|place| place.location()).is_some();
+        if !needs_marker {
+            return;
+        }
+        let Some(attr) = self.tree.read(directory, |inode| inode.attr) else { return };
+        if let Err(error) = self.put_marker(directory, &attr).await {
+            log::warn!("{}: its last file is gone, and its marker could not be stored: {error}", self.path(directory));
+        }
+    }
+
+    /// Whether a bucket may be deleted here.
+    pub(crate) fn check_bucket_ops(&self, bucket: &BucketName) -> Result<()> {
+        if self.config.bucket_ops {
+            return Ok(());
+        }
+        Err(Error::new(Meaning::NotPermitted, format!("bucket {bucket}: mounted with --no-bucket-ops")))
+    }
+
+    /// A store's refusal of a bucket that is not empty, in our words.
+    pub(crate) fn bucket_error(&self, bucket: &BucketName, error: crate::store::Error) -> Error {
+        if error.kind == Kind::NotEmpty {
+            log::warn!("bucket {bucket} is not empty: it holds objects, old versions or keys that no path can name");
+        }
+        error.into()
+    }
+}

@@ -1,0 +1,220 @@
+//! WHAT EACH REQUEST MEANS: one file per family of verbs. No fuser, no HTTP, no disk.
+//!
+//! A verb asks memory first ([`crate::tree`], [`crate::data`]) and sends as few requests as it needs. Two places send
+//! requests: the verbs here (names and metadata) and `data/` (bytes).
+//!
+//! | file | verbs |
+//! |---|---|
+//! | [`lookup`] | lookup, getattr, forget |
+//! | [`list`] | opendir, readdir, and how a directory is learned from the store |
+//! | [`open`] | open, create's handle, the table of open files |
+//! | [`read`], [`write`] | read; write, truncate, fallocate |
+//! | [`commit`] | flush, fsync, release, drain: when bytes become an object |
+//! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
+//! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |
+//! | [`make`], [`remove`], [`rename`], [`link`] | mkdir, mknod, create; unlink, rmdir; rename; symlink, readlink |
+//! | [`statfs`] | statfs |
+//!
+//! Lock order: a file's async lock ([`open::OpenFile::lock`]; two of them in ascending inode order), then the tree's
+//! own lock inside its methods. A directory's listing lock is taken with no file lock held.
+
+pub mod acl;
+pub mod attr;
+pub mod commit;
+pub mod link;
+pub mod list;
+pub mod lookup;
+pub mod make;
+pub mod open;
+pub mod read;
+pub mod remove;
+pub mod rename;
+pub mod statfs;
+pub mod write;
+pub mod xattr;
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock::Clock;
+use crate::data::Data;
+use crate::error::{Error, Meaning, Result};
+use crate::format::key::{BadName, BucketName, check_segment};
+use crate::store::profile::Profile;
+use crate::store::{AclHeaders, Store};
+use crate::tree::{Defaults, FileKind, Ino, Place, Tree};
+
+use open::Files;
+use statfs::Usage;
+
+/// Where files' POSIX attributes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attrs {
+    /// From HEAD in directories whose marker carries POSIX metadata, else from the listing.
+    Auto,
+    /// From the listing alone.
+    List,
+    /// From HEAD everywhere.
+    Full,
+}
+
+/// What the mount was asked to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the root is.
+    pub root: Place,
+    /// Attributes of objects that carry none.
+    pub defaults: Defaults,
+    /// Refuse all changes.
+    pub read_only: bool,
+    /// Whether mkdir and rmdir at the account's level create and delete buckets.
+    pub bucket_ops: bool,
+    /// Where attributes come from.
+    pub attrs: Attrs,
+    /// How long names and attributes are believed.
+    pub ttl: Duration,
+    /// The canned ACL of what this mount creates.
+    pub acl: Option<String>,
+    /// The storage class of what this mount creates.
+    pub storage_class: Option<String>,
+    /// HEAD requests at once when a directory's attributes are read.
+    pub requests_max: usize,
+    /// Names remembered, about.
+    pub names_max: usize,
+    /// Who runs the daemon: signed links lend this user's credentials.
+    pub daemon_uid: u32,
+    /// The daemon's control socket.
+    pub socket: PathBuf,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Process.
+    pub pid: u32,
+}
+
+/// What the kernel must forget: sent to the notify thread, never written from a verb (the kernel may wait for us).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invalidation {
+    /// A name in a directory.
+    Entry(Ino, Arc<str>),
+    /// An inode's attributes, and its pages unless it is open.
+    Inode(Ino),
+}
+
+/// The file system: what every verb works on.
+pub struct Fs {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) data: Data,
+    pub(crate) tree: Tree,
+    pub(crate) files: Files,
+    pub(crate) config: Config,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) clock: Clock,
+    invalidations: UnboundedSender<Invalidation>,
+    /// One lock per directory that is being listed, so that many who ask cost one listing.
+    listing_locks: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    /// Buckets that may not be entered or do not exist, and when that was found out.
+    refused_buckets: Mutex<HashMap<BucketName, Instant>>,
+    usage: Mutex<HashMap<BucketName, (Instant, Usage)>>,
+}
+
+impl Fs {
+    /// Puts the parts together.
+    pub fn new(
+        store: Arc<dyn Store>,
+        data: Data,
+        profile: Arc<Profile>,
+        config: Config,
+        clock: Clock,
+        invalidations: UnboundedSender<Invalidation>,
+    ) -> Self {
+        let tree = Tree::new(config.root.clone(), config.defaults, config.ttl, config.names_max);
+        Fs {
+            store,
+            data,
+            tree,
+            files: Files::default(),
+            config,
+            profile,
+            clock,
+            invalidations,
+            listing_locks: Mutex::default(),
+            refused_buckets: Mutex::default(),
+            usage: Mutex::default(),
+        }
+    }
+
+    /// The path of an inode, for messages.
+    pub fn path(&self, ino: Ino) -> String {
+        self.tree.path(ino)
+    }
+
+    /// How many inodes are known.
+    pub fn names(&self) -> u64 {
+        self.tree.names()
+    }
+
+    /// How many keys were seen that no path can name.
+    pub fn hidden_keys(&self) -> u64 {
+        self.tree.hidden_keys()
+    }
+
+    /// Tells the kernel, a little later, to forget.
+    pub(crate) fn invalidate(&self, what: Invalidation) {
+        // The receiver is gone only when the mount is.
+        let _ = self.invalidations.send(what);
+    }
+
+    /// Where an inode lies, or ESTALE if no name leads to it any more.
+    pub(crate) fn place(&self, ino: Ino) -> Result<Place> {
+        self.tree.place(ino).ok_or_else(|| Error::new(Meaning::Stale, self.tree.path(ino)))
+    }
+
+    /// Where a directory lies, or ENOTDIR.
+    pub(crate) fn directory_place(&self, ino: Ino) -> Result<Place> {
+        match self.place(ino)? {
+            Place::File(location) => Err(Error::new(Meaning::NotDirectory, location.to_string())),
+            place => Ok(place),
+        }
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.config.read_only { Err(Error::new(Meaning::ReadOnly, "the mount is read-only")) } else { Ok(()) }
+    }
+
+    pub(crate) fn kind(&self, ino: Ino) -> Option<FileKind> {
+        self.tree.read(ino, |inode| inode.attr.kind)
+    }
+
+    /// The ACL that new objects get, if the mount was given one.
+    pub(crate) fn created_acl(&self) -> Option<AclHeaders> {
+        self.config.acl.clone().map(AclHeaders::Canned)
+    }
+}
+
+/// A name as the kernel gives it, checked: UTF-8, and one that a key can hold.
+pub(crate) fn checked_name(name: &OsStr) -> Result<&str> {
+    let text = name.to_str().ok_or_else(|| Error::new(Meaning::BadName, format!("{name:?} is not UTF-8")))?;
+    check_segment(text).map_err(|why| bad_name(text, why))?;
+    Ok(text)
+}
+
+/// What a name that cannot be a key means.
+pub(crate) fn bad_name(name: &str, why: BadName) -> Error {
+    let meaning = match why {
+        BadName::TooLong => Meaning::NameTooLong,
+        BadName::Empty | BadName::DotSegment | BadName::Nul | BadName::Character => Meaning::InvalidArgument,
+    };
+    Error::new(meaning, format!("{name:?}: {why}"))
+}

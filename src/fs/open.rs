@@ -1,0 +1,281 @@
+//! open, and the table of open files: one [`OpenFile`] per inode, shared by all its handles, so that versions made
+//! through this mount are one content for all of them.
+//!
+//! An open for reading sends the first GET at once, with If-Match of the version that the name stands for, and waits
+//! for its head: what another client has changed is found out here, where the kernel can look the name up again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::data::{File, UploadState, Version};
+use crate::error::{Error, Meaning, Result};
+use crate::store::Kind;
+use crate::tree::{FileKind, Ino, Place, Sighting};
+
+use super::list::Snapshot;
+use super::{Caller, Fs};
+
+/// The number of an open handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HandleId(pub u64);
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// Emptied at once (O_TRUNC).
+    pub truncate: bool,
+}
+
+/// A file that is open, or that has bytes which are not yet stored.
+pub struct OpenFile {
+    /// Its inode.
+    pub ino: Ino,
+    /// Its bytes.
+    pub bytes: File,
+    /// Held by whoever changes what the store has of this file. First in the lock order.
+    pub lock: tokio::sync::Mutex<()>,
+    /// Whether storing it failed after the last handle was closed: the next open or fsync tells.
+    failed_unheard: AtomicBool,
+}
+
+impl OpenFile {
+    /// Notes a failure that no call could return.
+    pub(crate) fn fail_unheard(&self, reason: &Error) {
+        self.bytes.set_failed(reason.to_string());
+        self.failed_unheard.store(true, Ordering::Relaxed);
+    }
+
+    /// The failure that no call has returned yet, once.
+    pub(crate) fn take_unheard_failure(&self) -> Option<Error> {
+        if !self.failed_unheard.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        match self.bytes.upload_state() {
+            UploadState::Failed { reason } => Some(Error::new(Meaning::Io, reason)),
+            UploadState::Stored | UploadState::Pending | UploadState::Uploading { .. } => None,
+        }
+    }
+}
+
+/// A handle that the kernel holds.
+#[derive(Clone)]
+pub(crate) enum Handle {
+    File { file: Arc<OpenFile>, access: Access },
+    Directory { snapshot: Option<Snapshot> },
+}
+
+/// The table of open files and handles.
+#[derive(Default)]
+pub struct Files {
+    open: Mutex<HashMap<Ino, Arc<OpenFile>>>,
+    handles: Mutex<HashMap<HandleId, Handle>>,
+    next_handle: AtomicU64,
+}
+
+impl Files {
+    pub(crate) fn get(&self, ino: Ino) -> Option<Arc<OpenFile>> {
+        self.open.lock().expect("no panic under this lock").get(&ino).cloned()
+    }
+
+    pub(crate) fn get_or_insert(&self, ino: Ino, make: impl FnOnce() -> Result<File>) -> Result<Arc<OpenFile>> {
+        let mut open = self.open.lock().expect("no panic under this lock");
+        if let Some(file) = open.get(&ino) {
+            return Ok(file.clone());
+        }
+        let file = OpenFile { ino, bytes: make()?, lock: Default::default(), failed_unheard: AtomicBool::new(false) };
+        let file = Arc::new(file);
+        open.insert(ino, file.clone());
+        Ok(file)
+    }
+
+    /// Every file of the table.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
+        let mut files: Vec<_> = self.open.lock().expect("no panic under this lock").values().cloned().collect();
+        files.sort_by_key(|file| file.ino);
+        files
+    }
+
+    /// Takes a file out of the table.
+    pub(crate) fn remove(&self, ino: Ino) {
+        self.open.lock().expect("no panic under this lock").remove(&ino);
+    }
+
+    pub(crate) fn add_handle(&self, handle: Handle) -> HandleId {
+        let id = HandleId(self.next_handle.fetch_add(1, Ordering::Relaxed) + 1);
+        self.handles.lock().expect("no panic under this lock").insert(id, handle);
+        id
+    }
+
+    pub(crate) fn handle(&self, id: HandleId) -> Result<Handle> {
+        let handles = self.handles.lock().expect("no panic under this lock");
+        handles.get(&id).cloned().ok_or_else(|| Error::new(Meaning::BadHandle, format!("handle {}", id.0)))
+    }
+
+    pub(crate) fn set_snapshot(&self, id: HandleId, names: Snapshot) {
+        let mut handles = self.handles.lock().expect("no panic under this lock");
+        if let Some(Handle::Directory { snapshot }) = handles.get_mut(&id) {
+            *snapshot = Some(names);
+        }
+    }
+
+    pub(crate) fn take_handle(&self, id: HandleId) -> Option<Handle> {
+        self.handles.lock().expect("no panic under this lock").remove(&id)
+    }
+
+    /// The file of a handle that is open for `wanted`.
+    pub(crate) fn file(&self, id: HandleId, wanted: impl Fn(Access) -> bool) -> Result<Arc<OpenFile>> {
+        match self.handle(id)? {
+            Handle::File { file, access } if wanted(access) => Ok(file),
+            _ => Err(Error::new(Meaning::BadHandle, format!("handle {}", id.0))),
+        }
+    }
+
+    /// Handles of files that are open now.
+    pub(crate) fn open_handles(&self) -> u64 {
+        let handles = self.handles.lock().expect("no panic under this lock");
+        handles.values().filter(|handle| matches!(handle, Handle::File { .. })).count() as u64
+    }
+}
+
+impl Fs {
+    /// Opens a file.
+    pub async fn open(&self, ino: Ino, access: Access, caller: Caller) -> Result<HandleId> {
+        if access.write || access.truncate {
+            self.check_writable()?;
+        }
+        let file = self.open_file(ino)?;
+        if let Some(error) = file.take_unheard_failure() {
+            return Err(error);
+        }
+        let guard = file.lock.lock().await;
+        if access.truncate {
+            self.empty(&file, caller);
+        } else if access.read && !file.bytes.is_dirty() {
+            self.validate(&file).await?;
+        }
+        self.tree.pin(ino);
+        drop(guard);
+        Ok(self.files.add_handle(Handle::File { file, access }))
+    }
+
+    /// The file of an inode, opened by its stored version if it is not in the table yet.
+    pub(crate) fn open_file(&self, ino: Ino) -> Result<Arc<OpenFile>> {
+        self.files.get_or_insert(ino, || {
+            let location = match self.place(ino)? {
+                Place::File(location) => location,
+                _ => return Err(Error::new(Meaning::IsDirectory, self.path(ino))),
+            };
+            let object = self.tree.read(ino, |inode| inode.object.clone()).flatten();
+            let object = object.ok_or_else(|| Error::new(Meaning::Stale, location.to_string()))?;
+            Ok(self.data.open(Version { location, etag: object.etag, size_bytes: object.size_bytes }))
+        })
+    }
+
+    /// Asks whether the file's version is still the one in the store. If not, the tree learns what is there now and
+    /// the caller gets ESTALE once, on which the kernel looks the name up again.
+    async fn validate(&self, file: &OpenFile) -> Result<()> {
+        let shared = self.tree.read(file.ino, |inode| inode.handles() > 0 && !inode.is_detached()).unwrap_or(false);
+        let fresh = match file.bytes.warm().await {
+            Ok(Some(head)) => Ok(head),
+            Ok(None) if !shared => return Ok(()),
+            // Others have it open and its first bytes are here: only the store can tell whether it is still current.
+            Ok(None) => {
+                let Some(version) = file.bytes.version() else { return Ok(()) };
+                match self.store.head(&version.location, None).await {
+                    Ok(head) if head.etag == version.etag => Ok(head),
+                    Ok(_) => Err(Error::new(Meaning::Stale, version.location.to_string())),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match fresh {
+            Ok(head) => {
+                self.learn_head(file.ino, &head);
+                Ok(())
+            }
+            Err(error) if matches!(error.meaning(), Meaning::Stale | Meaning::NotFound) => {
+                self.look_again(file).await?;
+                Err(Error::with_source(Meaning::Stale, self.path(file.ino), error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Another client has replaced or removed the object: the tree learns what its name stands for now.
+    async fn look_again(&self, file: &OpenFile) -> Result<()> {
+        let Some(Place::File(location)) = self.tree.place(file.ino) else { return Ok(()) };
+        let Some((parent, name)) = self.tree.read(file.ino, |inode| inode.parent_and_name()) else { return Ok(()) };
+        match self.store.head(&location, None).await {
+            Ok(head) => {
+                self.tree.sight(parent, &name, self.full_sighting(&head, FileKind::File));
+            }
+            Err(error) if error.kind == Kind::NotFound => self.tree.sight_absent(parent, &name),
+            Err(error) => return Err(error.into()),
+        }
+        if self.tree.read(file.ino, |inode| inode.handles() == 0).unwrap_or(true) {
+            self.files.remove(file.ino);
+        }
+        Ok(())
+    }
+
+    /// Takes in the attributes that a GET or HEAD of the file's present version told.
+    fn learn_head(&self, ino: Ino, head: &crate::store::ObjectHead) {
+        let known = self.tree.read(ino, |inode| inode.is_detached() || inode.local || inode.attributes_known());
+        if known != Some(false) {
+            return;
+        }
+        if let Some((parent, name)) = self.tree.read(ino, |inode| inode.parent_and_name())
+            && let sighting @ Sighting::Full(attr, _) = self.full_sighting(head, FileKind::File)
+            && attr.kind == FileKind::File
+        {
+            self.tree.sight(parent, &name, sighting);
+        }
+    }
+
+    /// O_TRUNC: the content is gone here at once; the store learns it with the next close, or at release.
+    fn empty(&self, file: &OpenFile, caller: Caller) {
+        let now = self.clock.now();
+        file.bytes.mark_emptied();
+        self.tree.update(file.ino, |inode| {
+            inode.local = true;
+            inode.times_set = false;
+            inode.attr.size_bytes = 0;
+            inode.attr.mtime = now;
+            inode.attr.ctime = now;
+            super::attr::clear_set_id(&mut inode.attr, caller);
+        });
+    }
+
+    /// Handles of files that are open now.
+    pub fn open_handles(&self) -> u64 {
+        self.files.open_handles()
+    }
+
+    /// Opens a directory; its names are read when they are first asked for, and stay the same for this handle.
+    pub fn open_directory(&self) -> HandleId {
+        self.files.add_handle(Handle::Directory { snapshot: None })
+    }
+
+    /// The names of an open directory; `rewound` reads them again, as rewinddir does.
+    pub async fn read_directory(&self, ino: Ino, id: HandleId, rewound: bool) -> Result<Snapshot> {
+        if let Handle::Directory { snapshot: Some(snapshot) } = self.files.handle(id)?
+            && !rewound
+        {
+            return Ok(snapshot);
+        }
+        let snapshot = self.list(ino).await?;
+        self.files.set_snapshot(id, snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// Closes a directory.
+    pub fn close_directory(&self, id: HandleId) {
+        self.files.take_handle(id);
+    }
+}

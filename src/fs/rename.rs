@@ -1,0 +1,247 @@
+//! rename: a copy on the server and a delete; of a directory, of every object below it.
+//!
+//! The copy keeps headers and metadata; the ACL and the storage class ride on it, since a store resets them. What was
+//! never stored only moves in memory. A directory's copies are all made before anything is deleted, and taken back if
+//! one of them fails, so that an error leaves the source as it was.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::data::Version;
+use crate::error::{Error, Meaning, Result};
+use crate::format::key::{BucketName, Prefix};
+use crate::store::{AclTarget, CopyHeaders, Key, ListRequest, ListedObject, Location};
+use crate::tree::{AclState, FileKind, Ino, Place};
+
+use super::open::OpenFile;
+use super::{Fs, checked_name};
+
+/// Copies of one directory's objects at once.
+const COPIES_AT_ONCE: usize = 16;
+
+/// Keys of one DeleteObjects request at most (S3 API reference).
+const DELETES_MAX: usize = 1000;
+
+/// An object of a directory that is being moved, and where it went.
+struct Moved {
+    /// Its key below the directory.
+    below: String,
+    from: Key,
+    version: Version,
+}
+
+impl Fs {
+    /// Moves a name. With `no_replace` a target that exists is an error.
+    pub async fn rename(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        no_replace: bool,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let (name, new_name) = (checked_name(name)?, checked_name(new_name)?);
+        let source = self.existing(parent, name).await?;
+        let target = self.find(new_parent, new_name).await?.map(|entry| entry.ino);
+        if target == Some(source) {
+            return Ok(());
+        }
+        if no_replace && target.is_some() {
+            return Err(Error::new(Meaning::Exists, new_name));
+        }
+        let account = |ino| self.directory_place(ino).map(|place| place == Place::Account);
+        if account(parent)? || account(new_parent)? {
+            return Err(Error::new(Meaning::CrossDevice, "a bucket cannot be renamed; mv copies it"));
+        }
+        let target_kind = target.and_then(|ino| self.kind(ino));
+        match (self.kind(source), target_kind) {
+            (Some(FileKind::Directory), Some(FileKind::Directory) | None) => {
+                self.rename_directory(source, target, new_parent, new_name).await?;
+            }
+            (Some(FileKind::Directory), Some(_)) => return Err(Error::new(Meaning::NotDirectory, new_name)),
+            (_, Some(FileKind::Directory)) => return Err(Error::new(Meaning::IsDirectory, new_name)),
+            (_, _) => self.rename_file(source, target, new_parent, new_name).await?,
+        }
+        self.tree.rename(parent, name, new_parent, new_name);
+        if let Some(target) = target.filter(|target| !self.is_open(*target)) {
+            self.files.remove(target);
+        }
+        self.note_names_changed(parent);
+        self.note_names_changed(new_parent);
+        self.keep_directory(parent).await;
+        // Attributes that a plain listing does not show need a marker in the new directory too.
+        self.keep_attributes(source).await
+    }
+
+    async fn rename_file(&self, source: Ino, target: Option<Ino>, new_parent: Ino, new_name: &str) -> Result<()> {
+        let to = self.file_location(new_parent, new_name)?;
+        let file = self.open_file(source)?;
+        let target_file = target.and_then(|ino| self.files.get(ino));
+        let mut both: Vec<&Arc<OpenFile>> = [Some(&file), target_file.as_ref()].into_iter().flatten().collect();
+        both.sort_by_key(|file| file.ino);
+        let mut guards = Vec::with_capacity(both.len());
+        for file in both {
+            guards.push(file.lock.lock().await);
+        }
+        let target_is_stored = target.and_then(|ino| self.tree.read(ino, |inode| inode.object.is_some()));
+        if let Some(target_file) = target_file.as_ref().filter(|file| self.is_open(file.ino)) {
+            target_file.bytes.preserve().await?;
+        }
+        match file.bytes.version() {
+            Some(version) => self.move_object(source, &file, &version, &to).await?,
+            // Not stored yet: only the name moves. What the target's name stood for goes now; our bytes come at close.
+            None if target_is_stored == Some(true) && self.is_open(source) => {}
+            None => {}
+        }
+        drop(guards);
+        self.forget_file(file);
+        Ok(())
+    }
+
+    /// Copies a stored file to its new key and deletes the old one.
+    async fn move_object(&self, source: Ino, file: &OpenFile, version: &Version, to: &Location) -> Result<()> {
+        let acl = self.riding_acl(source).await?;
+        let class =
+            self.tree.read(source, |inode| inode.object.as_ref().and_then(|object| object.storage_class.clone()));
+        let headers = CopyHeaders::Keep { acl, storage_class: class.flatten() };
+        let moved = self.data.copy_object(version, to, &headers).await?;
+        self.store.delete(&version.location, None).await?;
+        self.note_moved(source, &moved);
+        file.bytes.rebase(moved);
+        Ok(())
+    }
+
+    fn note_moved(&self, ino: Ino, version: &Version) {
+        self.tree.update(ino, |inode| {
+            if let Some(object) = &mut inode.object {
+                object.etag = version.etag.clone();
+                object.modified = None;
+            }
+        });
+    }
+
+    fn file_location(&self, parent: Ino, name: &str) -> Result<Location> {
+        match self.directory_place(parent)? {
+            Place::Directory { bucket, prefix } => {
+                let key = prefix.file(name).map_err(|why| super::bad_name(name, why))?;
+                Ok(Location { bucket, key })
+            }
+            _ => Err(Error::new(Meaning::CrossDevice, name)),
+        }
+    }
+
+    async fn rename_directory(&self, source: Ino, target: Option<Ino>, new_parent: Ino, new_name: &str) -> Result<()> {
+        if self.tree.is_below(new_parent, source) {
+            return Err(Error::new(Meaning::InvalidArgument, "a directory cannot move into itself"));
+        }
+        if let Some(target) = target {
+            self.remove_directory(target).await?;
+        }
+        let Place::Directory { bucket, prefix } = self.place(source)? else {
+            return Err(Error::new(Meaning::NotDirectory, self.path(source)));
+        };
+        let new_key = self.file_location(new_parent, new_name)?;
+        let new_prefix = Prefix::new(new_key.key.as_str()).map_err(|why| super::bad_name(new_name, why))?;
+        let below: Vec<_> = self.files.all().into_iter().filter(|file| self.tree.is_below(file.ino, source)).collect();
+        let mut guards = Vec::with_capacity(below.len());
+        for file in &below {
+            guards.push(file.lock.lock().await);
+        }
+        let objects = self.objects_below(&bucket, &prefix).await?;
+        let moves = self.checked_moves(&bucket, &prefix, &new_key.bucket, &new_prefix, objects)?;
+        let moved = self.copy_all(moves).await?;
+        self.delete_all(&bucket, moved.iter().map(|moved| moved.from.clone()).collect()).await?;
+        for one in &moved {
+            let Some(ino) = self.tree.resolve(source, &one.below) else { continue };
+            self.note_moved(ino, &one.version);
+            if let Some(file) = below.iter().find(|file| file.ino == ino && file.bytes.version().is_some()) {
+                file.bytes.rebase(one.version.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn objects_below(&self, bucket: &BucketName, prefix: &Prefix) -> Result<Vec<ListedObject>> {
+        let mut objects = Vec::new();
+        let mut request = ListRequest { prefix: prefix.as_str().to_owned(), ..ListRequest::default() };
+        loop {
+            let page = self.store.list(bucket, &request).await?;
+            objects.extend(page.objects);
+            match page.continuation {
+                Some(continuation) => request.continuation = Some(continuation),
+                None => return Ok(objects),
+            }
+        }
+    }
+
+    /// Every copy that a directory's move needs; refused as a whole if one of its keys cannot move.
+    fn checked_moves(
+        &self,
+        bucket: &BucketName,
+        prefix: &Prefix,
+        new_bucket: &BucketName,
+        new_prefix: &Prefix,
+        objects: Vec<ListedObject>,
+    ) -> Result<Vec<(ListedObject, Location, Location, String)>> {
+        let one = |object: ListedObject| {
+            let below = object.key.strip_prefix(prefix.as_str()).unwrap_or_default().to_owned();
+            let unmovable = |why| {
+                log::warn!("{}: no path can name the key {:?} below it: {why}", prefix, object.key);
+                Error::new(Meaning::Unsupported, format!("{prefix} holds a key that no path can name"))
+            };
+            let from = Key::new(&object.key).map_err(unmovable)?;
+            let to = Key::new(&format!("{new_prefix}{below}")).map_err(|why| super::bad_name(&below, why))?;
+            let from = Location { bucket: bucket.clone(), key: from };
+            Ok((object, from, Location { bucket: new_bucket.clone(), key: to }, below))
+        };
+        objects.into_iter().map(one).collect()
+    }
+
+    async fn copy_all(&self, moves: Vec<(ListedObject, Location, Location, String)>) -> Result<Vec<Moved>> {
+        let copies = stream::iter(moves).map(|(object, from, to, below)| async move {
+            let acl = self.acl_of_object(&from).await?;
+            let headers = CopyHeaders::Keep { acl, storage_class: object.storage_class };
+            let source = Version { location: from.clone(), etag: object.etag, size_bytes: object.size_bytes };
+            let version = self.data.copy_object(&source, &to, &headers).await?;
+            Ok::<_, Error>(Moved { below, from: from.key, version })
+        });
+        let results: Vec<Result<Moved>> = copies.buffer_unordered(COPIES_AT_ONCE).collect().await;
+        if results.iter().all(Result::is_ok) {
+            return results.into_iter().collect();
+        }
+        let mut failure = None;
+        for result in results {
+            match result {
+                Ok(made) => {
+                    if let Err(error) = self.store.delete(&made.version.location, None).await {
+                        log::warn!("{}: a copy made in vain is left behind: {error}", made.version.location);
+                    }
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(Meaning::Io, "copying a directory failed")))
+    }
+
+    async fn delete_all(&self, bucket: &BucketName, keys: Vec<Key>) -> Result<()> {
+        let batches = stream::iter(keys.chunks(DELETES_MAX).map(<[Key]>::to_vec).collect::<Vec<_>>());
+        let failures: Vec<_> = batches
+            .map(|batch| async move { self.store.delete_many(bucket, &batch).await })
+            .buffer_unordered(COPIES_AT_ONCE)
+            .try_collect()
+            .await?;
+        match failures.into_iter().flatten().next() {
+            Some(failure) => Err(failure.error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The ACL that must ride on a copy of an object that has no inode here.
+    async fn acl_of_object(&self, location: &Location) -> Result<Option<crate::store::AclHeaders>> {
+        let state = AclState::Unknown;
+        self.riding_acl_of(&state, &AclTarget::Object(location.clone())).await.map(|(riding, _)| riding)
+    }
+}

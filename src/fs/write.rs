@@ -1,0 +1,59 @@
+//! write, truncate, fallocate: changes of content, which stay local until a commit.
+
+use bytes::Bytes;
+
+use crate::error::{Error, Meaning, Result};
+
+use super::attr::clear_set_id;
+use super::open::{HandleId, OpenFile};
+use super::{Caller, Fs};
+
+/// FALLOC_FL_KEEP_SIZE: space without length (fallocate(2)).
+const FALLOCATE_KEEP_SIZE: i32 = 0x01;
+
+impl Fs {
+    /// Writes bytes at an offset; answers how many, which is all of them.
+    pub async fn write(&self, id: HandleId, offset: u64, bytes: Bytes, caller: Caller) -> Result<u32> {
+        let file = self.files.file(id, |access| access.write)?;
+        let written = bytes.len() as u32;
+        file.bytes.write_at(offset, bytes).await?;
+        self.note_change(&file, caller);
+        Ok(written)
+    }
+
+    /// Sets the length of a file.
+    pub(crate) async fn truncate(&self, file: &OpenFile, size_bytes: u64, caller: Caller) -> Result<()> {
+        if file.bytes.size_bytes() == size_bytes {
+            return Ok(());
+        }
+        file.bytes.truncate(size_bytes).await?;
+        self.note_change(file, caller);
+        Ok(())
+    }
+
+    /// Makes sure that the file is at least so long. Space itself cannot be reserved in a store.
+    pub async fn fallocate(&self, id: HandleId, offset: u64, length: u64, mode: i32, caller: Caller) -> Result<()> {
+        let file = self.files.file(id, |access| access.write)?;
+        let end = offset.checked_add(length).ok_or_else(|| Error::new(Meaning::TooLarge, "fallocate"))?;
+        match mode {
+            FALLOCATE_KEEP_SIZE => Ok(()),
+            0 if end > file.bytes.size_bytes() => self.truncate(&file, end, caller).await,
+            0 => Ok(()),
+            _ => Err(Error::new(Meaning::Unsupported, "fallocate can only extend")),
+        }
+    }
+
+    /// The content changed here: size and times follow, and set-id bits go.
+    fn note_change(&self, file: &OpenFile, caller: Caller) {
+        let now = self.clock.now();
+        let size_bytes = file.bytes.size_bytes();
+        self.tree.update(file.ino, |inode| {
+            inode.local = true;
+            inode.times_set = false;
+            inode.attr.size_bytes = size_bytes;
+            inode.attr.mtime = now;
+            inode.attr.ctime = now;
+            clear_set_id(&mut inode.attr, caller);
+        });
+    }
+}

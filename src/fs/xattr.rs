@@ -1,0 +1,270 @@
+//! Extended attributes: `user.s3.*` are virtual, any other `user.NAME` is the object's own metadata.
+//!
+//! Virtual names answer by name and are left out of listings, so that `cp -a` and `rsync -X` do not carry them along.
+//! An unknown name is ENODATA, what the store lacks EOPNOTSUPP, a bad value EINVAL with a log line.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::data::UploadState;
+use crate::error::{Error, Meaning, Result};
+use crate::format::header::{
+    METADATA_BYTES_MAX, decode_name, decode_value, encode_name, encode_value, is_posix_name, metadata_bytes,
+};
+use crate::store::ObjectHeaders;
+use crate::tree::{FileKind, Ino, Place};
+
+use super::{Caller, Fs, Invalidation};
+
+/// How long the plain `user.s3.signed_url` works.
+const SIGNED_URL_EXPIRES: Duration = Duration::from_secs(3600);
+
+/// Settable names that this version only reads.
+const READ_ONLY_NAMES: [&str; 7] = [
+    "storage_class",
+    "content_type",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "content_language",
+    "tags",
+];
+
+/// How setxattr treats a name that is, or is not, there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetFlag {
+    /// Make or replace it.
+    Any,
+    /// It must not be there (XATTR_CREATE).
+    Create,
+    /// It must be there (XATTR_REPLACE).
+    Replace,
+}
+
+/// What an attribute's name means.
+enum Name<'a> {
+    Virtual(&'a str),
+    Socket,
+    User(String),
+}
+
+fn parse_name(name: &OsStr) -> Result<Name<'_>> {
+    let text = name.to_str().ok_or_else(|| Error::new(Meaning::NoAttribute, format!("{name:?}")))?;
+    match text.strip_prefix("user.") {
+        Some("dreamfs.socket") => Ok(Name::Socket),
+        Some(user) => match user.strip_prefix("s3.") {
+            Some(name) => Ok(Name::Virtual(name)),
+            None => Ok(Name::User(encode_name(user))),
+        },
+        None if text.starts_with("system.posix_acl") => Err(Error::new(Meaning::Unsupported, text)),
+        None => Err(Error::new(Meaning::NoAttribute, text)),
+    }
+}
+
+impl Fs {
+    /// The value of an extended attribute.
+    pub async fn getxattr(&self, ino: Ino, name: &OsStr, caller: Caller) -> Result<Vec<u8>> {
+        match parse_name(name)? {
+            Name::Socket => Ok(self.config.socket.as_os_str().as_encoded_bytes().to_vec()),
+            Name::Virtual(name) => self.virtual_value(ino, name, caller).await.map(String::into_bytes),
+            Name::User(name) => {
+                let headers = self.known_headers(ino).await?;
+                let value = headers.as_ref().and_then(|headers| headers.metadata.get(&name));
+                let value = value.filter(|_| !is_posix_name(&name)).map(|value| decode_value(value));
+                value.ok_or_else(|| Error::new(Meaning::NoAttribute, name))
+            }
+        }
+    }
+
+    /// The names of an object's own attributes, each ended by a NUL.
+    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
+        let headers = self.known_headers(ino).await?;
+        let metadata = headers.iter().flat_map(|headers| headers.metadata.keys());
+        let names = metadata.filter(|name| !is_posix_name(name)).filter_map(|name| decode_name(name));
+        Ok(names.flat_map(|name| format!("user.{name}\0").into_bytes()).collect())
+    }
+
+    /// Sets an extended attribute.
+    pub async fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flag: SetFlag, caller: Caller) -> Result<()> {
+        self.check_writable()?;
+        match parse_name(name) {
+            Ok(Name::Virtual(name)) => self.set_virtual(ino, name, value, caller).await,
+            Ok(Name::User(name)) if !is_posix_name(&name) => {
+                let value = encode_value(value);
+                self.change_metadata(ino, |metadata| match (flag, metadata.contains_key(&name)) {
+                    (SetFlag::Create, true) => Err(Error::new(Meaning::Exists, name)),
+                    (SetFlag::Replace, false) => Err(Error::new(Meaning::NoAttribute, name)),
+                    _ => {
+                        metadata.insert(name, value);
+                        Ok(())
+                    }
+                })
+                .await
+            }
+            Ok(_) | Err(_) => Err(Error::new(Meaning::Unsupported, name.to_string_lossy())),
+        }
+    }
+
+    /// Removes an extended attribute.
+    pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        self.check_writable()?;
+        match parse_name(name)? {
+            Name::User(name) if !is_posix_name(&name) => {
+                let missing = Error::new(Meaning::NoAttribute, name.clone());
+                self.change_metadata(ino, |metadata| metadata.remove(&name).map(drop).ok_or(missing)).await
+            }
+            _ => Err(Error::new(Meaning::NotPermitted, name.to_string_lossy())),
+        }
+    }
+
+    /// Changes user metadata: at once for what is stored, with its upload for what is not.
+    async fn change_metadata(
+        &self,
+        ino: Ino,
+        change: impl FnOnce(&mut BTreeMap<String, String>) -> Result<()>,
+    ) -> Result<()> {
+        if self.place(ino)?.location().is_none() {
+            return Err(Error::new(Meaning::Unsupported, "a bucket has no user metadata"));
+        }
+        let is_directory = self.kind(ino) == Some(FileKind::Directory);
+        let file = if is_directory { None } else { Some(self.open_file(ino)?) };
+        let guard = match &file {
+            Some(file) => Some(file.lock.lock().await),
+            None => None,
+        };
+        let old = self.known_headers(ino).await?;
+        let mut new: ObjectHeaders = old.as_deref().cloned().unwrap_or_default();
+        change(&mut new.metadata)?;
+        if metadata_bytes(&new.metadata) > METADATA_BYTES_MAX {
+            return Err(Error::new(
+                Meaning::NoSpace,
+                format!("user metadata is limited to {METADATA_BYTES_MAX} bytes"),
+            ));
+        }
+        self.pending_headers(ino, Some(new));
+        let stored = match &file {
+            Some(file) if file.bytes.is_dirty() => Ok(()),
+            Some(file) => self.commit_locked(file).await,
+            None => match self.tree.read(ino, |inode| inode.attr) {
+                Some(attr) => self.put_marker(ino, &attr).await,
+                None => Ok(()),
+            },
+        };
+        if stored.is_err() {
+            self.pending_headers(ino, old.as_deref().cloned());
+        }
+        drop(guard);
+        if let Some(file) = file {
+            self.forget_file(file);
+        }
+        stored
+    }
+
+    fn pending_headers(&self, ino: Ino, headers: Option<ObjectHeaders>) {
+        self.tree.update(ino, |inode| inode.set_headers(headers));
+    }
+
+    async fn virtual_value(&self, ino: Ino, name: &str, caller: Caller) -> Result<String> {
+        let none = || Error::new(Meaning::NoAttribute, format!("user.s3.{name}"));
+        let place = self.place(ino)?;
+        let bucket = match &place {
+            Place::Account => return Err(none()),
+            Place::Directory { bucket, .. } => bucket.to_string(),
+            Place::File(location) => location.bucket.to_string(),
+        };
+        let is_bucket = place.location().is_none();
+        match name {
+            "bucket" => Ok(bucket),
+            "acl" => self.canned_acl(ino).await,
+            "grants" => Ok(self.acl(ino).await?.to_string()),
+            "owner" => Ok(self.acl(ino).await?.owner_id.clone()),
+            "upload" if !is_bucket => Ok(self.upload_state(ino)),
+            "url" => self.url(ino),
+            "signed_url" => self.signed_url(ino, SIGNED_URL_EXPIRES, caller),
+            "created" if is_bucket => self.created(ino),
+            "region" if is_bucket => {
+                let Place::Directory { bucket, .. } = &place else { return Err(none()) };
+                self.store.head_bucket(bucket).await?.region.ok_or_else(none)
+            }
+            _ => match name.strip_prefix("signed_url.") {
+                Some(seconds) => {
+                    let seconds = seconds.parse().map_err(|_| Error::new(Meaning::InvalidArgument, seconds))?;
+                    self.signed_url(ino, Duration::from_secs(seconds), caller)
+                }
+                None if is_bucket => Err(none()),
+                None => self.object_value(ino, &place, name).await,
+            },
+        }
+    }
+
+    /// What the object's own headers tell.
+    async fn object_value(&self, ino: Ino, place: &Place, name: &str) -> Result<String> {
+        let none = || Error::new(Meaning::NoAttribute, format!("user.s3.{name}"));
+        if name == "key" {
+            return place.location().map(|location| location.key.to_string()).ok_or_else(none);
+        }
+        let of_object = |look: fn(&crate::tree::Object) -> Option<String>| {
+            self.tree.read(ino, |inode| inode.object.as_ref().and_then(look)).flatten().ok_or_else(none)
+        };
+        if name == "etag" {
+            return of_object(|object| Some(object.etag.to_string()));
+        }
+        let headers = self.known_headers(ino).await?.ok_or_else(none)?;
+        match name {
+            "version_id" => of_object(|object| object.version_id.clone()),
+            "storage_class" => of_object(|object| Some(object.storage_class.clone().unwrap_or("STANDARD".to_owned()))),
+            "content_type" => headers.content_type.clone().ok_or_else(none),
+            "cache_control" => headers.cache_control.clone().ok_or_else(none),
+            "content_disposition" => headers.content_disposition.clone().ok_or_else(none),
+            "content_encoding" => headers.content_encoding.clone().ok_or_else(none),
+            "content_language" => headers.content_language.clone().ok_or_else(none),
+            _ => Err(none()),
+        }
+    }
+
+    fn upload_state(&self, ino: Ino) -> String {
+        match self.files.get(ino).map(|file| (file.bytes.upload_state(), file.bytes.is_dirty())) {
+            None | Some((UploadState::Stored, false)) => "stored".to_owned(),
+            Some((UploadState::Pending | UploadState::Stored, _)) => "pending".to_owned(),
+            Some((UploadState::Uploading { percent }, _)) => format!("uploading {percent}%"),
+            Some((UploadState::Failed { reason }, _)) => format!("failed {reason}"),
+        }
+    }
+
+    /// A bucket's date of creation, in seconds since the epoch.
+    fn created(&self, ino: Ino) -> Result<String> {
+        let time = self.tree.read(ino, |inode| inode.attr.mtime);
+        let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let date = since.and_then(|since| time::OffsetDateTime::from_unix_timestamp(since.as_secs() as i64).ok());
+        let text = date.and_then(|date| date.format(&time::format_description::well_known::Rfc3339).ok());
+        text.ok_or_else(|| Error::new(Meaning::NoAttribute, "user.s3.created"))
+    }
+
+    async fn set_virtual(&self, ino: Ino, name: &str, value: &[u8], caller: Caller) -> Result<()> {
+        let text = || {
+            let text = std::str::from_utf8(value).map(|text| text.trim_end_matches(['\n', '\0']));
+            text.map_err(|_| Error::new(Meaning::InvalidArgument, format!("user.s3.{name}: not text")))
+        };
+        match name {
+            "acl" => self.set_canned_acl(ino, text()?, caller).await,
+            "grants" => self.set_grants(ino, text()?, caller).await,
+            "refresh" => {
+                self.refresh(ino);
+                Ok(())
+            }
+            _ if READ_ONLY_NAMES.contains(&name) => Err(Error::new(Meaning::Unsupported, format!("user.s3.{name}"))),
+            _ => Err(Error::new(Meaning::NotPermitted, format!("user.s3.{name} cannot be set"))),
+        }
+    }
+
+    /// Forgets what is cached of an inode and all below it, here and in the kernel.
+    pub(crate) fn refresh(&self, ino: Ino) {
+        for (ino, parent, name) in self.tree.expire(ino) {
+            self.invalidate(Invalidation::Inode(ino));
+            if !name.is_empty() {
+                self.invalidate(Invalidation::Entry(parent, name));
+            }
+        }
+    }
+}

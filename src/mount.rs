@@ -1,0 +1,275 @@
+//! Composition root: runtime, store stack, file system, session; drain, then unmount.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::{self, advice::advice};
+use crate::control::{self, Daemon, Progress, Status, UnmountError, Unsaved};
+use crate::data::state::State;
+use crate::data::{self, Data, UploadState};
+use crate::fs::commit::UnsavedFile;
+use crate::fs::{self, Fs};
+use crate::fuse::{host, session};
+use crate::store::limit::Limit;
+use crate::store::profile::Profile;
+use crate::store::retry::{Retry, RetryConfig};
+use crate::store::s3::S3Store;
+use crate::store::trace::Trace;
+use crate::store::{self, Store};
+use crate::tree::{Defaults, Place};
+
+/// Parts of one file in flight.
+const UPLOADS_AT_ONCE: usize = 8;
+
+/// Memory that one remembered name takes, about; half of the budget at most goes to names.
+const NAME_BYTES: u64 = 640;
+
+/// How long the kernel may take to let go of a mount that was detached.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a running mount consists of.
+struct Running {
+    fs: Arc<Fs>,
+    data: Data,
+    trace: Arc<Trace>,
+    profile: Arc<Profile>,
+    mountpoint: PathBuf,
+    target: String,
+    endpoint: String,
+    memory_bytes_max: u64,
+    since: u64,
+    unmounting: AtomicBool,
+}
+
+/// Mounts and serves until the mount is gone; `ready` is called when it can be used. The error is one line.
+pub fn run(config: config::Mount, ready: impl FnOnce()) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    let result = runtime.block_on(serve(config, ready));
+    // A request that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String> {
+    let profile = Arc::new(Profile::new());
+    let endpoint = config.store.endpoint.clone();
+    let s3 = S3Store::new(config.store.clone(), config.credentials.clone(), profile.clone());
+    let s3 = Arc::new(s3.map_err(|error| error.message)?);
+    let retry = RetryConfig { timeout: config.timeout, ..RetryConfig::default() };
+    let limit = Arc::new(Limit::new(s3.clone(), config.requests_max));
+    let trace = Arc::new(Trace::new(Arc::new(Retry::new(limit, retry))));
+    check(&s3, &config.root).await.map_err(|error| advice(&error, &endpoint))?;
+
+    let target = config.target();
+    let state_target = target.split('/').next().unwrap_or(&target).to_owned();
+    let opened = State::open(&config.state_dir, &endpoint, &state_target);
+    let (state, leftovers) = opened.map_err(|error| {
+        format!("the state folder {} cannot be used: {error}. Choose another with --state", config.state_dir.display())
+    })?;
+    let limits = config.limits;
+    let data_config =
+        data::Config { memory_bytes_max: config.memory_bytes_max, state, limits, uploads_at_once: UPLOADS_AT_ONCE };
+    let data = Data::new(trace.clone(), data_config);
+    data.abort_leftovers(leftovers).await;
+
+    let socket = config.control_dir.join(format!("{}.sock", std::process::id()));
+    let (told, invalidations) = mpsc::unbounded_channel();
+    let fs_config = fs_config(&config, socket);
+    let fs = Fs::new(trace.clone(), data.clone(), profile.clone(), fs_config, Clock::system(), told);
+    let fs = Arc::new(fs);
+    let mounted = session::mount(&fs, &config.mountpoint, &config.session, invalidations);
+    let mut mounted = mounted.map_err(|error| format!("cannot mount on {}: {error}", config.mountpoint.display()))?;
+
+    let since = Clock::system().now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let running = Arc::new(Running {
+        fs,
+        data,
+        trace,
+        profile,
+        mountpoint: config.mountpoint.clone(),
+        target,
+        endpoint,
+        memory_bytes_max: config.memory_bytes_max,
+        since,
+        unmounting: AtomicBool::new(false),
+    });
+    let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+    let listening = control::serve(&config.control_dir, running.clone(), stop.clone(), &connections).await;
+    if let Err(error) = listening {
+        log::warn!(
+            "no control socket in {}: {error}; dreamfs umount and status will not work",
+            config.control_dir.display()
+        );
+    }
+    ready();
+    until_end(&running, &mut mounted, &s3).await;
+    mounted.tasks.close();
+    mounted.tasks.wait().await;
+    let unsaved = running.finish().await;
+    stop.cancel();
+    connections.close();
+    connections.wait().await;
+    report(&unsaved)
+}
+
+/// The first request: whether the store answers, takes the keys and has the bucket.
+async fn check(store: &S3Store, root: &Place) -> store::Result<()> {
+    match root {
+        Place::Directory { bucket, .. } => store.head_bucket(bucket).await.map(drop),
+        _ => store.list_buckets().await.map(drop),
+    }
+}
+
+fn fs_config(config: &config::Mount, socket: PathBuf) -> fs::Config {
+    let defaults = Defaults {
+        uid: config.uid,
+        gid: config.gid,
+        file_mode: config.file_mode,
+        dir_mode: config.dir_mode,
+        dir_time: Clock::system().now(),
+    };
+    fs::Config {
+        root: config.root.clone(),
+        defaults,
+        read_only: config.session.read_only,
+        bucket_ops: config.bucket_ops,
+        attrs: config.attrs,
+        ttl: config.ttl,
+        acl: config.acl.clone(),
+        storage_class: config.storage_class.clone(),
+        requests_max: config.requests_max.get(),
+        names_max: usize::try_from(config.memory_bytes_max / 2 / NAME_BYTES).unwrap_or(usize::MAX).max(1000),
+        daemon_uid: host::effective_uid(),
+        socket,
+    }
+}
+
+/// Waits until the kernel has let go of the mount, or a signal asks for the end.
+async fn until_end(running: &Running, mounted: &mut session::Mounted, s3: &S3Store) {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        return mounted.ended().await;
+    };
+    loop {
+        tokio::select! {
+            () = mounted.ended() => return,
+            _ = hangup.recv() => match s3.reload_credentials().await {
+                Ok(changed) => log::info!("credentials read again; {}", if changed { "they are new" } else { "unchanged" }),
+                Err(error) => log::warn!("credentials cannot be read again: {error}"),
+            },
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    log::info!("asked to end: storing what is closed");
+    for file in running.fs.drain().await {
+        log::warn!("{}: open and not stored", file.path);
+    }
+    for file in running.fs.park_unsaved() {
+        let place = file.parked.map_or_else(|| "nowhere".to_owned(), |path| path.display().to_string());
+        log::error!("{}: not stored; its {} bytes lie in {place}", file.path, file.size_bytes);
+    }
+    if let Err(error) = host::unmount(&running.mountpoint, true) {
+        log::warn!("{} cannot be unmounted: {error}", running.mountpoint.display());
+    }
+    // A process that still holds a file open keeps the detached mount; it does not keep us.
+    let _ = tokio::time::timeout(DETACH_TIMEOUT, mounted.ended()).await;
+}
+
+impl Running {
+    /// Stores what can be stored, and parks the rest.
+    async fn finish(&self) -> Vec<UnsavedFile> {
+        self.fs.drain().await;
+        self.fs.park_unsaved()
+    }
+}
+
+/// The end of a mount: an error if anything is not stored.
+fn report(unsaved: &[UnsavedFile]) -> Result<(), String> {
+    match unsaved {
+        [] => Ok(()),
+        [first, ..] => {
+            let place = first.parked.as_ref().map_or_else(|| "nowhere".to_owned(), |path| path.display().to_string());
+            let count = unsaved.len();
+            Err(format!("{count} files are not stored, first {}; its bytes lie in {place}", first.path))
+        }
+    }
+}
+
+/// An unsaved file as the control socket tells it.
+fn told(file: UnsavedFile) -> Unsaved {
+    let state = match file.state {
+        UploadState::Stored => "stored".to_owned(),
+        UploadState::Pending => "pending".to_owned(),
+        UploadState::Uploading { percent } => format!("uploading {percent}%"),
+        UploadState::Failed { reason } => format!("failed {reason}"),
+    };
+    Unsaved { path: file.path.into(), state, bytes: file.size_bytes, staged: file.parked }
+}
+
+#[async_trait]
+impl Daemon for Running {
+    fn status(&self) -> Status {
+        let counts = self.trace.snapshot();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mountpoint: self.mountpoint.clone(),
+            target: self.target.clone(),
+            endpoint: self.endpoint.clone(),
+            pid: std::process::id(),
+            since: self.since,
+            store: format!("{:?}", self.profile.family()),
+            errors: counts.operations.values().flat_map(|counts| counts.errors.values()).sum(),
+            requests: counts.operations.into_iter().map(|(name, counts)| (name, counts.requests)).collect(),
+            bytes_up: counts.up_bytes,
+            bytes_down: counts.down_bytes,
+            puts_with_acl: counts.puts_with_acl_header,
+            open_files: self.fs.open_handles(),
+            unsaved: self.fs.unsaved().into_iter().map(told).collect(),
+            memory_bytes: self.data.budget().used_bytes(),
+            memory_bytes_max: self.memory_bytes_max,
+            hidden_keys: self.fs.hidden_keys(),
+            names: self.fs.names(),
+        }
+    }
+
+    async fn drain(&self, report: mpsc::Sender<Progress>) -> Result<(), Vec<Unsaved>> {
+        let left = self.fs.unsaved();
+        let bytes_left = left.iter().map(|file| file.size_bytes).sum();
+        let progress = Progress { files_left: left.len() as u64, bytes_left, message: None };
+        // Whoever asked may have gone; the drain goes on.
+        let _ = report.send(progress).await;
+        let failed: Vec<UnsavedFile> = self.fs.drain().await;
+        let failed = failed.into_iter().filter(|file| matches!(file.state, UploadState::Failed { .. }));
+        let failed: Vec<Unsaved> = failed.map(told).collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed) }
+    }
+
+    async fn unmount(&self, force: bool) -> Result<(), UnmountError> {
+        if self.unmounting.swap(true, Ordering::Relaxed) {
+            return Err(UnmountError::Failed("it is being unmounted already".to_owned()));
+        }
+        let mountpoint = self.mountpoint.clone();
+        let done = tokio::task::spawn_blocking(move || match host::unmount(&mountpoint, force) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                Err(UnmountError::Busy(host::processes_using(&mountpoint)))
+            }
+            other => other.map_err(|error| UnmountError::Failed(error.to_string())),
+        });
+        let result = done.await.unwrap_or_else(|_| Err(UnmountError::Failed("it failed inside".to_owned())));
+        if result.is_err() {
+            self.unmounting.store(false, Ordering::Relaxed);
+        }
+        result
+    }
+}

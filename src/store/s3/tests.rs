@@ -1,0 +1,1 @@
+//! What the adapter may never do, shown on the bytes it sends.
