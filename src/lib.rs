@@ -19,7 +19,7 @@
 //! | [`fs`] | what each request means, a file per family of verbs: `lookup list open read write commit attr xattr acl make remove rename link statfs` |
 //! | [`tree`] | names: inodes, children, expiry; one lock, no I/O |
 //! | [`data`] | bytes: extents, plan, cache, staging, upload; the only one that touches local disk for content |
-//! | [`format`] | how a file lies in a bucket: pure functions |
+//! | [`mod@format`] | how a file lies in a bucket: pure functions |
 //! | [`store`] | requests go out: the trait, the S3 adapter, decorators; the only one that names `s3` and `reqwest` |
 //! | [`control`] | the daemon's socket |
 //! | [`serve`] | the embedded S3 server |

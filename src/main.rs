@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use dreamfs::cli::{self, args::Cli};
+use dreamfs::{cli, config};
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse().command)
+    cli::parse(config::arguments()).map_or_else(|status| status, cli::run)
 }

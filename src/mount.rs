@@ -123,10 +123,17 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
 }
 
 /// The first request: whether the store answers, takes the keys and has the bucket.
-async fn check(store: &S3Store, root: &Place) -> store::Result<()> {
+async fn check(s3: &S3Store, root: &Place) -> store::Result<()> {
     match root {
-        Place::Directory { bucket, .. } => store.head_bucket(bucket).await.map(drop),
-        _ => store.list_buckets().await.map(drop),
+        Place::Directory { bucket, .. } => match s3.head_bucket(bucket).await {
+            // A HEAD has no body that says why: the account's listing has.
+            Err(error) if error.kind == store::Kind::AccessDenied => match s3.list_buckets().await {
+                Err(told) if told.kind != store::Kind::AccessDenied => Err(told),
+                _ => Err(error),
+            },
+            answer => answer.map(drop),
+        },
+        _ => s3.list_buckets().await.map(drop),
     }
 }
 

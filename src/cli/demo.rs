@@ -1,21 +1,21 @@
 //! `dreamfs demo`: the embedded store and a mount of it, a walk through the examples of the store's manual, and then a
 //! folder to play with. Needs no account; the keys never leave this machine.
 
-use std::io::{IsTerminal, stdout};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, stdout};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode, Stdio};
 
-use tokio::io::AsyncBufReadExt;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::clock::Clock;
-use crate::config;
-use crate::fuse::host;
-use crate::serve::{self, Config, Profile, Server, User};
 
 use super::args::Demo;
 use super::complain;
+use super::mount::start_daemon;
+use crate::clock::Clock;
+use crate::config::{self, Environment, folders};
+use crate::fuse::host;
+use crate::serve::{self, Config, Profile, Server, User};
 
 /// The examples: what one would say, and the command.
 const STEPS: &[(&str, &str)] = &[
@@ -51,11 +51,18 @@ const STEPS: &[(&str, &str)] = &[
     ("Delete a bucket with all that is in it", "rm -r my-new-bucket && ls -l"),
 ];
 
+/// What the steps need beside a shell and coreutils, each with the package that has it.
+const TOOLS: [(&str, &str); 3] = [("setfattr", "attr"), ("getfattr", "attr"), ("curl", "curl")];
+
 /// Runs `dreamfs demo`.
 pub fn run(args: Demo) -> ExitCode {
+    let environment = Environment::current();
+    if let Some((tool, package)) = TOOLS.iter().find(|(tool, _)| !environment.has_program(tool)) {
+        return complain(&format!("the demo shows {tool}, which is not installed. Run: apt install {package}"));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("no runtime: {error}")),
+        Err(error) => return complain(&format!("the demo cannot start its threads: {error}. Try again later")),
     };
     match runtime.block_on(show(args)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,30 +70,64 @@ pub fn run(args: Demo) -> ExitCode {
     }
 }
 
-async fn show(args: Demo) -> Result<(), String> {
-    let kept = args.directory.is_some();
-    let folder = config::demo_folder(args.directory).map_err(|error| format!("no folder for the demo: {error}"))?;
-    let mountpoint = folder.join("mnt");
-    let keys = serve::own_keys(&folder.join("data")).map_err(|error| format!("no folder for the data: {error}"))?;
-    let server = start(&folder, &keys).await?;
-    let result = with_mount(&server, &folder, &mountpoint, &keys, args.once).await;
-    server.stop().await;
-    if !kept {
-        config::remove_demo_folder(&folder).map_err(|error| format!("{} stays: {error}", folder.display()))?;
+/// The folders of a demo.
+struct Place {
+    folder: PathBuf,
+    mountpoint: PathBuf,
+    /// Whether the folder was named by the user, who keeps it.
+    kept: bool,
+}
+
+impl Place {
+    fn make(named: Option<PathBuf>) -> io::Result<Self> {
+        let kept = named.is_some();
+        let folder = match named {
+            Some(folder) => folder,
+            None => folders::make_scratch()?,
+        };
+        folders::make_folder(&folder.join("mnt"))?;
+        let folder = config::absolute(&folder)?;
+        Ok(Place { mountpoint: folder.join("mnt"), folder, kept })
     }
+
+    /// Removes what was made. A mountpoint that is still in use is left, with all that lies beside it.
+    fn clean(&self) -> Result<(), String> {
+        if self.kept {
+            return Ok(());
+        }
+        let removed = folders::remove_empty(&self.mountpoint).and_then(|()| folders::remove_folder(&self.folder));
+        removed.map_err(|error| format!("{0} cannot be removed: {error}. Run: rm -r {0}", self.folder.display()))
+    }
+}
+
+async fn show(args: Demo) -> Result<(), String> {
+    let place =
+        Place::make(args.directory).map_err(|error| format!("no folder for the demo: {error}. Name another"))?;
+    let result = in_place(&place, args.once).await;
+    let cleaned = place.clean();
+    result.and(cleaned)
+}
+
+async fn in_place(place: &Place, once: bool) -> Result<(), String> {
+    let data = place.folder.join("data");
+    let keys =
+        serve::own_keys(&data).map_err(|error| format!("the demo's data cannot be kept: {error}. Name another"))?;
+    let server = start(data, &keys).await?;
+    let result = with_mount(&server, place, &keys, once).await;
+    server.stop().await;
     result
 }
 
-async fn start(folder: &Path, keys: &(String, String)) -> Result<Server, String> {
+async fn start(data_dir: PathBuf, (access_key, secret_key): &(String, String)) -> Result<Server, String> {
     let user = User {
         id: "demo".to_owned(),
         name: "demo".to_owned(),
         email: None,
-        access_key: keys.0.clone(),
-        secret_key: keys.1.clone(),
+        access_key: access_key.clone(),
+        secret_key: secret_key.clone(),
     };
     let config = Config {
-        data_dir: folder.join("data"),
+        data_dir,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         profile: Profile::Rgw,
         users: vec![user],
@@ -94,72 +135,64 @@ async fn start(folder: &Path, keys: &(String, String)) -> Result<Server, String>
         part_bytes_min: serve::PART_BYTES_MIN,
         clock: Clock::system(),
     };
-    serve::start(config).await.map_err(|error| format!("the embedded store does not start: {error}"))
+    serve::start(config).await.map_err(|error| format!("the embedded store does not start: {error}. Try again"))
 }
 
-async fn with_mount(
-    server: &Server,
-    folder: &Path,
-    mountpoint: &Path,
-    keys: &(String, String),
-    once: bool,
-) -> Result<(), String> {
-    let mut daemon = mount(server, folder, mountpoint, keys).await?;
-    say(&format!("An S3 store runs on {} and is mounted on {}", server.endpoint(), mountpoint.display()));
-    let walked = walk(mountpoint).await;
+async fn with_mount(server: &Server, place: &Place, keys: &(String, String), once: bool) -> Result<(), String> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| format!("no signals: {error}. Try again"))?;
+    let daemon = mount(server, place, keys).await?;
+    let shown = place.mountpoint.display();
+    say(&format!("An S3 store runs at {}. It is mounted on {shown}, where these commands run:", server.endpoint()));
+    let walked = tokio::select! {
+        walked = walk(&place.mountpoint) => walked,
+        _ = interrupt.recv() => Err("interrupted. Run it again to see all".to_owned()),
+    };
     if walked.is_ok() && !once {
-        say(&format!("Play with {}; Ctrl-C ends the demo", mountpoint.display()));
-        let told = async { signal(SignalKind::interrupt())?.recv().await.ok_or(std::io::ErrorKind::BrokenPipe.into()) };
-        let _: std::io::Result<()> = told.await;
+        say(&format!("That was all. The mount stays to play with: cd {shown}\nCtrl-C ends the demo."));
+        interrupt.recv().await;
     }
-    let at = mountpoint.to_owned();
-    // Detached, so that a shell that stands in the folder does not keep the demo.
-    let unmounted = tokio::task::spawn_blocking(move || host::unmount(&at, true)).await;
-    let ended = daemon.wait().map_err(|error| error.to_string());
-    match (walked, unmounted, ended) {
-        (Err(why), _, _) => Err(why),
-        (Ok(()), Ok(Ok(())), Ok(status)) if status.success() => Ok(()),
-        _ => Err("the mount did not end well".to_owned()),
-    }
+    walked.and(unmount(daemon, place.mountpoint.clone()).await)
 }
 
 /// Mounts every bucket by a process of its own; the keys go by the environment, never by the command line.
-async fn mount(server: &Server, folder: &Path, mountpoint: &Path, keys: &(String, String)) -> Result<Child, String> {
-    let program = config::current_program().map_err(|error| error.to_string())?;
-    let mut daemon = Command::new(program)
-        .args(["mount", "-f", "--ttl", "1s", "--endpoint", &server.endpoint(), "--state"])
-        .arg(folder.join("state"))
-        .arg(mountpoint)
-        .env("AWS_ACCESS_KEY_ID", &keys.0)
-        .env("AWS_SECRET_ACCESS_KEY", &keys.1)
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("no process for the mount: {error}"))?;
-    let words = daemon.stderr.take().and_then(|stderr| tokio::process::ChildStderr::from_std(stderr).ok());
-    let mut lines = words.map(|words| tokio::io::BufReader::new(words).lines()).ok_or("no words from the mount")?;
-    match lines.next_line().await {
-        Ok(Some(line)) if line.contains("is mounted on") => {}
-        Ok(Some(line)) => return Err(line.trim_start_matches("dreamfs: ").to_owned()),
-        _ => return Err("the mount ended at once".to_owned()),
-    }
-    tokio::spawn(async move {
-        while let Ok(Some(line)) = lines.next_line().await {
-            eprintln!("{line}");
-        }
+async fn mount(server: &Server, place: &Place, keys: &(String, String)) -> Result<Child, String> {
+    let state = place.folder.join("state");
+    let endpoint = server.endpoint();
+    let words = ["mount".as_ref(), "--endpoint".as_ref(), endpoint.as_ref(), "--state".as_ref(), state.as_os_str()];
+    let words: Vec<OsString> = words.into_iter().chain([place.mountpoint.as_os_str()]).map(OsString::from).collect();
+    let (access_key, secret_key) = keys.clone();
+    let started = tokio::task::spawn_blocking(move || {
+        // A token of the caller's does not belong to these keys; an empty one counts as none.
+        let token = ("AWS_SESSION_TOKEN", "");
+        let keys = [("AWS_ACCESS_KEY_ID", access_key.as_str()), ("AWS_SECRET_ACCESS_KEY", secret_key.as_str()), token];
+        start_daemon(&words, &keys)
     });
-    Ok(daemon)
+    started.await.map_err(|_| "the mount failed inside. Try again".to_owned())?
+}
+
+/// Detaches the mount, so that a shell that stands in it does not keep the demo, and waits until all is stored.
+async fn unmount(mut daemon: Child, mountpoint: PathBuf) -> Result<(), String> {
+    let ended = tokio::task::spawn_blocking(move || {
+        let unmounted = host::unmount(&mountpoint, true);
+        let ended = unmounted.and_then(|()| daemon.wait());
+        ended.map_err(|error| format!("{0} stays mounted: {error}. Run: dreamfs umount {0}", mountpoint.display()))
+    });
+    match ended.await.map_err(|_| "the unmount failed inside. Try again".to_owned())?? {
+        status if status.success() => Ok(()),
+        status => Err(format!("the mount ended with {status}. Look into the system's log")),
+    }
 }
 
 async fn walk(mountpoint: &Path) -> Result<(), String> {
     for (words, command) in STEPS {
         say(words);
         show_command(command);
-        let status = tokio::process::Command::new("/bin/sh").args(["-c", command]).current_dir(mountpoint).status();
+        let mut shell = tokio::process::Command::new("/bin/sh");
+        let status = shell.args(["-c", command]).current_dir(mountpoint).stdin(Stdio::null()).status();
         match status.await {
             Ok(status) if status.success() => {}
-            Ok(status) => return Err(format!("this step failed ({status}): {command}")),
-            Err(error) => return Err(format!("no shell: {error}")),
+            Ok(status) => return Err(format!("this step failed ({status}): {command}. Run it again with --once")),
+            Err(error) => return Err(format!("/bin/sh cannot be run: {error}. Install it")),
         }
     }
     Ok(())

@@ -1,223 +1,201 @@
-//! `dreamfs mount`: checks that need no store, then mounts here (`-f`) or in a process of its own, whose first line
-//! tells whether the mount can be used.
+//! `dreamfs mount`: checks that need no store, then mounts here (`-f`) or in a process of its own, which reports on its
+//! standard output when the mount can be used, or on its standard error why it cannot.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
-use clap::Parser;
-
-use crate::config::{self, Environment, Typed, options};
-use crate::fs;
+use super::args::Mount;
+use super::{complain, log_output, text};
+use crate::config::{self, Environment, Typed};
 use crate::fuse::host;
-use crate::store::s3;
-
-use super::args::{Addressing, Attrs, Cli, Command as CliCommand, Integrity, Mount};
-use super::complain;
 
 /// What the process in the background prints when the mount can be used.
 const READY: &str = "ready";
 
-/// The exit status of a command line that cannot be understood.
-const USAGE: u8 = 2;
-
 /// Runs `dreamfs mount`.
 pub fn run(args: Mount) -> ExitCode {
-    let (args, kernel_options) = match expand(args) {
-        Ok(expanded) => expanded,
-        Err(why) => {
-            complain(&why);
-            return ExitCode::from(USAGE);
-        }
-    };
-    let (bucket, mountpoint) = match args.places.as_slice() {
-        [mountpoint] => (None, PathBuf::from(mountpoint)),
-        [bucket, mountpoint] => (Some(bucket.clone()), PathBuf::from(mountpoint)),
-        _ => return complain("dreamfs mount [BUCKET[/PREFIX]] MOUNTPOINT"),
-    };
-    if let Err(why) = check_mountpoint(&mountpoint).and_then(|()| check_fuse()) {
-        return complain(&why);
-    }
-    if !args.foreground && !args.daemon {
-        return in_background();
-    }
-    let (log, daemon) = (args.log.clone(), args.daemon);
-    let shown = format!("{} is mounted on {}", bucket.as_deref().unwrap_or("every bucket"), mountpoint.display());
-    let meant = typed(args, bucket, mountpoint, kernel_options).meant(&Environment::current());
-    let result = start_log(&log, daemon).and(meant).and_then(|config| {
-        crate::mount::run(config, || {
-            if daemon {
-                host::leave_session();
-                println!("{READY}");
-            } else {
-                eprintln!("dreamfs: {shown}");
-            }
+    let in_background = args.daemon;
+    let result = if args.foreground || in_background {
+        mount_here(args)
+    } else {
+        check(&args.places).and_then(|()| {
+            let words: Vec<OsString> = config::arguments().into_iter().skip(1).collect();
+            start_daemon(&words, &[]).map(drop)
         })
-    });
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => complain(&why),
-    }
-}
-
-/// Turns `-o` options into flags and reads them like typed ones.
-fn expand(args: Mount) -> Result<(Mount, Vec<String>), String> {
-    if args.options.is_empty() {
-        return Ok((args, Vec::new()));
-    }
-    let expanded = options::expand(&args.options)?;
-    let typed = config::arguments();
-    let words = typed.into_iter().map(|word| word.to_string_lossy().into_owned()).chain(expanded.flags);
-    let cli = Cli::try_parse_from(words).map_err(|error| {
-        let text = error.to_string();
-        text.lines().next().unwrap_or("wrong option").trim_start_matches("error: ").to_owned()
-    })?;
-    match cli.command {
-        CliCommand::Mount(args) => Ok((*args, expanded.kernel)),
-        _ => Err("-o belongs to dreamfs mount".to_owned()),
-    }
-}
-
-fn typed(args: Mount, bucket: Option<String>, mountpoint: PathBuf, kernel_options: Vec<String>) -> Typed {
-    Typed {
-        bucket,
-        mountpoint: config::absolute(&mountpoint).unwrap_or(mountpoint),
-        endpoint: args.endpoint,
-        region: args.region,
-        profile: args.profile,
-        credentials: args.credentials,
-        anonymous: args.anonymous,
-        addressing: match args.addressing {
-            Addressing::Auto => s3::Addressing::Auto,
-            Addressing::Path => s3::Addressing::Path,
-            Addressing::Virtual => s3::Addressing::Virtual,
-        },
-        ca: args.ca,
-        integrity: match args.integrity {
-            Integrity::Auto => s3::Integrity::Auto,
-            Integrity::None => s3::Integrity::None,
-            Integrity::Sha256 => s3::Integrity::Sha256,
-            Integrity::Md5 => s3::Integrity::Md5,
-        },
-        read_only: args.read_only,
-        allow_other: args.allow_other,
-        uid: args.uid,
-        gid: args.gid,
-        file_mode: args.file_mode,
-        dir_mode: args.dir_mode,
-        umask: args.umask,
-        no_bucket_ops: args.no_bucket_ops,
-        attrs: match args.attrs {
-            Attrs::Auto => fs::Attrs::Auto,
-            Attrs::List => fs::Attrs::List,
-            Attrs::Full => fs::Attrs::Full,
-        },
-        ttl: args.ttl,
-        acl: args.acl,
-        storage_class: args.storage_class,
-        memory_bytes_max: args.memory,
-        state: args.state,
-        requests_max: args.max_requests,
-        timeout: args.timeout,
-        kernel_options,
-        copy_bytes_max: args.test_copy_bytes_max,
-        part_bytes: args.test_part_bytes,
-    }
-}
-
-fn check_mountpoint(path: &Path) -> Result<(), String> {
-    let shown = path.display();
-    if host::is_stale(path) {
-        return match host::clear_stale(path) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                Err(format!("{shown} holds a dead mount that cannot be cleared: {error}. Run: umount -l {shown}"))
+        Err(why) => {
+            if in_background {
+                // The line on standard error reaches nobody once the mount was usable.
+                log::error!("{why}");
             }
-        };
-    }
-    let absolute = match config::absolute(path) {
-        Ok(absolute) if absolute.is_dir() => absolute,
-        Ok(absolute) if absolute.exists() => return Err(format!("{shown} is not a directory. Choose a directory")),
-        _ => return Err(format!("{shown} does not exist. Run: mkdir -p {shown}")),
-    };
-    match host::mounted_at(&absolute) {
-        Some(there) if there.fs_type.starts_with("fuse") => {
-            Err(format!("{shown} is already mounted ({}). Run: dreamfs umount {shown}", there.source.display()))
+            complain(&why)
         }
-        _ => Ok(()),
     }
 }
 
-fn check_fuse() -> Result<(), String> {
-    match host::fuse_device() {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err("there is no /dev/fuse. Load the kernel module (modprobe fuse), or give the container the device"
-                .to_owned())
-        }
-        Err(error) => Err(format!("/dev/fuse cannot be opened: {error}. Ask the administrator for access to it")),
+/// Mounts in this process until the mount is gone.
+fn mount_here(args: Mount) -> Result<(), String> {
+    check(&args.places)?;
+    log_output::start(&args.flags.log, args.daemon)?;
+    for option in &args.flags.without_effect {
+        log::debug!("-o {option} is accepted and has no effect here");
     }
+    let (target, mountpoint) = places(&args.places)?;
+    let mount = Typed { target, mountpoint, flags: args.flags }.meant(&Environment::current())?;
+    let shown = format!("{} is mounted on {}", mount.target(), mount.mountpoint.display());
+    config::leave_current_dir();
+    crate::mount::run(mount, || {
+        if args.daemon {
+            host::leave_session();
+            text::print(&format!("{READY}\n"));
+        } else {
+            text::complain(&shown);
+        }
+    })
 }
 
-/// Runs this program again in the background and waits until the mount can be used, or cannot.
-fn in_background() -> ExitCode {
-    let again = config::current_program().and_then(|program| {
-        let mut words = config::arguments().into_iter().skip(1);
-        let command = words.next().unwrap_or_default();
+/// Starts `dreamfs WORDS`, whose first word is `mount`, in the background with these variables too, and waits until the
+/// mount can be used. The error is the daemon's own line.
+pub(super) fn start_daemon(words: &[OsString], variables: &[(&str, &str)]) -> Result<Child, String> {
+    let (command, rest) = words.split_first().ok_or("dreamfs mount cannot find its own command line. Use -f")?;
+    let spawned = config::current_program().and_then(|program| {
         Command::new(program)
             .arg(command)
             .arg("--daemon")
-            .args(words)
+            .args(rest)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
     });
-    let mut child = match again {
-        Ok(child) => child,
-        Err(error) => return complain(&format!("no process for the background: {error}")),
-    };
-    let mut first = String::new();
+    let mut child = spawned.map_err(|error| format!("the background process cannot be started: {error}. Use -f"))?;
+    let mut answer = String::new();
     if let Some(stdout) = child.stdout.take() {
-        // An error here is an end of the pipe: the child's own words follow below.
-        let _ = BufReader::new(stdout).read_line(&mut first);
+        // A broken pipe is the end of the daemon, and its own words follow below.
+        let _ = BufReader::new(stdout).read_line(&mut answer);
     }
-    if first.trim() == READY {
-        return ExitCode::SUCCESS;
+    if answer.trim() == READY {
+        // From here on it speaks to the log alone: a pipe that nobody reads would fill and hold it up.
+        drop(child.stderr.take());
+        return Ok(child);
     }
     let mut words = String::new();
     if let Some(mut stderr) = child.stderr.take() {
         let _ = stderr.read_to_string(&mut words);
     }
-    eprint!("{words}");
-    match child.wait() {
-        Ok(status) if words.is_empty() => complain(&format!("the background process ended: {status}")),
-        _ => ExitCode::FAILURE,
+    let ended = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+    match words.trim().rsplit('\n').next().map(|line| line.trim_start_matches("dreamfs: ")) {
+        Some(line) if !line.is_empty() => Err(line.to_owned()),
+        _ => Err(format!("the background process ended with {ended}. Try again with -f to see more")),
     }
 }
 
-/// Starts logging: to the terminal in the foreground, to a file where one is named.
-fn start_log(spec: &str, daemon: bool) -> Result<(), String> {
-    let (filter, file) = match spec.split_once(':') {
-        Some((filter, file)) if file.starts_with('/') => (filter, Some(file)),
-        _ => (spec, None),
-    };
-    let mut builder = env_logger::Builder::new();
-    // What fuser does not offer it says at every call; the kernel knows what to do then.
-    builder.filter_module("fuser", log::LevelFilter::Error).parse_filters(filter);
-    match file {
-        Some(path) => {
-            let file = File::options().create(true).append(true).open(path);
-            let file = file.map_err(|error| format!("--log {path}: {error}"))?;
-            builder.target(env_logger::Target::Pipe(Box::new(file)));
-        }
-        None if daemon => {
-            builder.target(env_logger::Target::Pipe(Box::new(super::syslog::Syslog::new())));
-            builder.format(|buffer, record| std::io::Write::write_fmt(buffer, format_args!("{}", record.args())));
-        }
-        None => {}
+/// `[BUCKET] MOUNTPOINT`.
+fn places(places: &[OsString]) -> Result<(Option<String>, PathBuf), String> {
+    match places {
+        [mountpoint] => Ok((None, mountpoint.into())),
+        [target, mountpoint] => match target.to_str() {
+            Some(target) => Ok((Some(target.to_owned()), mountpoint.into())),
+            None => Err(format!("{} is not UTF-8, and buckets' names are. Check the name", target.display())),
+        },
+        _ => Err("a mount has at most a bucket and a mountpoint. Run: dreamfs mount --help".to_owned()),
     }
-    builder.init();
+}
+
+/// What can be known to fail before the store is asked.
+fn check(words: &[OsString]) -> Result<(), String> {
+    let (_, mountpoint) = places(words)?;
+    check_mountpoint(&mountpoint)?;
+    check_fuse()?;
+    if !host::is_root() && !Environment::current().has_program("fusermount3") {
+        return Err("fusermount3 is not installed, and only root mounts without it. Run: apt install fuse3".to_owned());
+    }
     Ok(())
+}
+
+fn check_mountpoint(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let absolute =
+        config::absolute(path).map_err(|error| format!("{shown} cannot be found: {error}. Check the path"))?;
+    if let Err(error) = clear_dead(&absolute) {
+        return Err(format!("{shown} has a dead mount that cannot be cleared: {error}. Run: umount -l {shown}"));
+    }
+    match absolute.metadata() {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(format!("{shown} is not a directory. Choose a directory")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let swapped = looks_like_bucket(path);
+            let hint = if swapped { " (the bucket goes before the mountpoint)" } else { "" };
+            return Err(format!("{shown} does not exist. Run: mkdir -p {shown}{hint}"));
+        }
+        Err(error) => return Err(format!("{shown} cannot be entered: {}. Check the path", text::reason(&error))),
+    }
+    match host::mounted_at(&absolute) {
+        // The subtype is missing where root mounts, so any file system in user space counts.
+        Some(there) if there.fs_type.starts_with("fuse") => {
+            Err(format!("{shown} has {} mounted already. Run: dreamfs umount {shown}", there.source.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes away a mount whose daemon has died. The kernel may still answer `stat` from its cache, so the folder is read.
+fn clear_dead(path: &Path) -> io::Result<()> {
+    let is_fuse = host::mounted_at(path).is_some_and(|there| there.fs_type.starts_with("fuse"));
+    if !is_fuse {
+        return Ok(());
+    }
+    match path.read_dir().and_then(|mut entries| entries.next().transpose()) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => host::unmount(path, true),
+        _ => Ok(()),
+    }
+}
+
+/// Whether someone may have typed a bucket where the mountpoint goes.
+fn looks_like_bucket(path: &Path) -> bool {
+    !path.is_absolute() && !path.starts_with(".")
+}
+
+fn check_fuse() -> Result<(), String> {
+    match host::fuse_device() {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err("there is no /dev/fuse. Run: modprobe fuse (in a container: give it --device /dev/fuse)".to_owned())
+        }
+        Err(error) => {
+            let reason = text::reason(&error);
+            Err(format!(
+                "/dev/fuse cannot be opened: {reason}. Ask the administrator (in a container: --device /dev/fuse)"
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountpoints_are_checked_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        assert!(check_mountpoint(&gone).unwrap_err().ends_with(&format!("Run: mkdir -p {}", gone.display())));
+        let file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+        assert!(check_mountpoint(file.path()).unwrap_err().contains("not a directory"));
+        assert_eq!(check_mountpoint(folder.path()), Ok(()));
+        assert!(check_mountpoint(Path::new("photos-no-such")).unwrap_err().contains("before the mountpoint"));
+    }
+
+    #[test]
+    fn one_place_is_the_mountpoint_and_two_have_the_bucket_first() {
+        let words = |words: &[&str]| places(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(words(&["/mnt"]), Ok((None, "/mnt".into())));
+        assert_eq!(words(&["b/p", "/mnt"]), Ok((Some("b/p".to_owned()), "/mnt".into())));
+        assert!(words(&[]).is_err());
+    }
 }

@@ -1,33 +1,29 @@
-//! `dreamfs serve`: the embedded S3 server alone, until it is told to end.
+//! `dreamfs serve`: the embedded S3 server alone, until SIGINT or SIGTERM. Without a file of users there is one, whose
+//! keys are made at the first start, kept in the data folder and shown at every start.
 
-use std::path::Path;
+use std::io;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::args::{Serve, ServeProfile};
+use super::{complain, text};
 use crate::clock::Clock;
 use crate::serve::{self, Config, Profile, User};
 
-use super::args::{Serve, ServeProfile};
-use super::complain;
+/// The id and name of the one user of a data folder that was given none.
+const OWN_USER: &str = "dreamfs";
 
 /// Runs `dreamfs serve`.
 pub fn run(args: Serve) -> ExitCode {
-    let users = match &args.users {
-        Some(path) => serve::users_from_file(path).map_err(|error| error.to_string()),
-        None => own_user(&args.data).map(|user| vec![user]).map_err(|error| error.to_string()),
-    };
-    let users = match users {
+    let (users, shown) = match users(&args) {
         Ok(users) => users,
         Err(why) => return complain(&why),
     };
-    let shown = match (&args.users, users.first()) {
-        (None, Some(user)) => format!("\naccess key {}\nsecret key {}", user.access_key, user.secret_key),
-        _ => String::new(),
-    };
+    let listen = args.listen;
     let config = Config {
         data_dir: args.data,
-        listen: args.listen,
+        listen,
         profile: match args.profile {
             ServeProfile::Rgw => Profile::Rgw,
             ServeProfile::B2 => Profile::B2,
@@ -37,31 +33,40 @@ pub fn run(args: Serve) -> ExitCode {
         part_bytes_min: args.test_part_bytes_min.unwrap_or(serve::PART_BYTES_MIN),
         clock: Clock::system(),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return complain(&format!("no runtime: {error}")),
-    };
-    match runtime.block_on(serve_until_told(config, &shown)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = runtime.and_then(|runtime| runtime.block_on(until_told(config, &shown)));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&format!("cannot serve: {error}")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            complain(&format!("{listen} is in use. Choose another with --listen ADDR:PORT; port 0 takes a free one"))
+        }
+        Err(error) => complain(&format!("the server cannot run: {error}. Check --data and --listen")),
     }
 }
 
-async fn serve_until_told(config: Config, shown: &str) -> std::io::Result<()> {
+/// The users, and what is to be shown of them.
+fn users(args: &Serve) -> Result<(Vec<User>, String), String> {
+    if let Some(path) = &args.users {
+        let users = serve::users_from_file(path).map_err(|error| format!("{error}. Check {}", path.display()))?;
+        return Ok((users, String::new()));
+    }
+    let keys = serve::own_keys(&args.data);
+    let (access_key, secret_key) =
+        keys.map_err(|error| format!("{} cannot keep data: {error}. Choose another --data", args.data.display()))?;
+    let shown = format!("access key {access_key}\nsecret key {secret_key}\n");
+    let user = User { id: OWN_USER.to_owned(), name: OWN_USER.to_owned(), email: None, access_key, secret_key };
+    Ok((vec![user], shown))
+}
+
+async fn until_told(config: Config, shown: &str) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = serve::start(config).await?;
-    println!("listening on {}{shown}", server.endpoint());
+    text::print(&format!("listening on {}\n{shown}", server.endpoint()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     server.stop().await;
     Ok(())
-}
-
-/// The user of a data folder that was given none: made once, and kept beside the data.
-fn own_user(data: &Path) -> std::io::Result<User> {
-    let (access_key, secret_key) = serve::own_keys(data)?;
-    Ok(User { id: "dreamfs".to_owned(), name: "dreamfs".to_owned(), email: None, access_key, secret_key })
 }

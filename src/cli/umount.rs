@@ -83,7 +83,7 @@ fn clear(path: &Path) -> Result<(), String> {
         return Err(format!("{} is not connected and not in the mount table. Try umount(8).", path.display()));
     };
     let shown = mountpoint.display();
-    if mount.fs_type != host::FS_TYPE {
+    if !host::is_dreamfs(&mount) {
         return Err(format!("{shown} is a dead mount of {}, not of dreamfs. Try `fusermount3 -uz`.", mount.fs_type));
     }
     host::clear_stale(mountpoint).map_err(|error| {

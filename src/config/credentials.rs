@@ -1,25 +1,29 @@
-//! Where the keys come from: the first source that has any. Files that others can read are refused. A source is read
-//! again whenever the store refuses the keys. No secret is ever part of an error, a log line or a Debug output.
+//! Where the keys come from: the first source that has any, read again whenever it is asked. Refuses files with keys
+//! that others can read. No secret is ever part of an error, a log line or Debug output.
 
-use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use super::Environment;
+use super::key_files::{self, Found};
 use crate::store::s3::{CredentialSource, Credentials};
 
-use super::Environment;
+/// The keys of the whole machine; s3fs lets a group read them.
+const MACHINE_FILE: &str = "/etc/passwd-s3fs";
 
-/// What everybody but the owner may do.
-const OTHERS: u32 = 0o077;
+/// Bytes of a file with keys at most; a larger one is something else.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where to look.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// `--credentials`.
+    /// `--credentials`: look nowhere else.
     pub file: Option<PathBuf>,
-    /// `--profile` or `AWS_PROFILE`.
+    /// `--profile`: look in the files of the AWS command line alone.
     pub profile: Option<String>,
     /// The bucket, for files that hold keys per bucket.
     pub bucket: Option<String>,
@@ -27,206 +31,270 @@ pub struct Search {
     pub environment: Environment,
 }
 
-/// A source that searches anew each time it is asked.
+/// A source that searches anew each time it is asked. It may run the profile's `credential_process`.
 pub fn source(search: Search) -> CredentialSource {
-    Arc::new(move || find(&search))
+    Arc::new(move || search.find())
 }
 
-type Found = Result<Option<Credentials>, String>;
+/// A source for `--anonymous`, which has no keys; whoever asks it has a fault.
+pub fn none() -> CredentialSource {
+    Arc::new(|| Err("this mount is anonymous and has no keys. Mount without --anonymous".to_owned()))
+}
 
-fn find(search: &Search) -> Result<Credentials, String> {
-    if let Some(path) = &search.file {
-        let text = read_private(path)?.ok_or_else(|| format!("{} is not there", path.display()))?;
-        return parse_any(&text, search)?.ok_or_else(|| format!("{} holds no keys", path.display()));
-    }
-    if let Some(found) = from_environment(&search.environment)? {
-        return Ok(found);
-    }
-    let home = search.environment.home();
-    let at_home = |name: &str| home.as_ref().map(|home| home.join(name));
-    let aws = at_home(".aws/credentials").into_iter().chain(at_home(".aws/config"));
-    for path in aws {
-        if let Some(text) = read_private(&path)?
-            && let Some(found) = parse_aws(&text, search.profile.as_deref().unwrap_or("default"))?
+type Answer = Result<Option<Credentials>, String>;
+
+impl Search {
+    fn find(&self) -> Result<Credentials, String> {
+        if let Some(path) = &self.file {
+            return self.in_named_file(path);
+        }
+        if self.profile.is_none()
+            && let Some(found) = from_environment(&self.environment)?
         {
             return Ok(found);
         }
-    }
-    let s3fs = at_home(".passwd-s3fs").into_iter().chain([PathBuf::from("/etc/passwd-s3fs")]);
-    for path in s3fs.chain(at_home(".boto")).chain(at_home(".s3cfg")) {
-        if let Some(text) = read_private(&path)?
-            && let Some(found) = parse_any(&text, search)?
-        {
+        let profile = self.profile.clone().or_else(|| self.environment.get("AWS_PROFILE"));
+        if let Some(found) = self.in_aws_files(profile.as_deref().unwrap_or("default"))? {
             return Ok(found);
         }
+        if let Some(profile) = profile {
+            return Err(format!(
+                "the profile {profile} has no keys in ~/.aws/credentials or ~/.aws/config. Check its name, or run: aws \
+                 configure --profile {profile}"
+            ));
+        }
+        for path in self.other_files() {
+            if let Some(found) = self.in_file(&path, |text| key_files::any(text, "default", self.bucket()))? {
+                return Ok(found);
+            }
+        }
+        Err("no credentials are found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write KEY:SECRET to \
+             ~/.passwd-s3fs (chmod 600), or name a file with --credentials FILE"
+            .to_owned())
     }
-    Err("no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write KEY:SECRET to \
-         ~/.passwd-s3fs (chmod 600), or use --anonymous for public buckets"
-        .to_owned())
+
+    fn bucket(&self) -> Option<&str> {
+        self.bucket.as_deref()
+    }
+
+    fn in_named_file(&self, path: &Path) -> Result<Credentials, String> {
+        let shown = path.display();
+        let profile = self.profile.clone().or_else(|| self.environment.get("AWS_PROFILE"));
+        let profile = profile.as_deref().unwrap_or("default");
+        match self.in_file(path, |text| key_files::any(text, profile, self.bucket()))? {
+            Some(found) => Ok(found),
+            None if path.exists() => {
+                let what =
+                    self.bucket.as_deref().map_or_else(|| "all buckets".to_owned(), |name| format!("bucket {name}"));
+                Err(format!("{shown} has no keys for {what}. Write a line KEY:SECRET into it"))
+            }
+            None => Err(format!("{shown} is not there. Check --credentials")),
+        }
+    }
+
+    /// Keys in either file go before a program in either.
+    fn in_aws_files(&self, profile: &str) -> Answer {
+        let place = |variable: &str, name: &str| {
+            let told = self.environment.get(variable).map(PathBuf::from);
+            told.or_else(|| Some(self.environment.home()?.join(".aws").join(name)))
+        };
+        let files = [place("AWS_SHARED_CREDENTIALS_FILE", "credentials"), place("AWS_CONFIG_FILE", "config")];
+        for path in files.iter().flatten() {
+            let keys = |text: &str| key_files::aws(text, profile).filter(|found| matches!(found, Found::Keys(_)));
+            if let Some(found) = self.in_file(path, keys)? {
+                return Ok(Some(found));
+            }
+        }
+        for path in files.iter().flatten() {
+            if let Some(found) = self.in_file(path, |text| key_files::aws(text, profile))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn other_files(&self) -> Vec<PathBuf> {
+        let home = self.environment.home();
+        let at_home = |name: &str| home.as_ref().map(|home| home.join(name));
+        let machine = Some(PathBuf::from(MACHINE_FILE));
+        [at_home(".passwd-s3fs"), machine, at_home(".boto"), at_home(".s3cfg")].into_iter().flatten().collect()
+    }
+
+    /// What `parse` finds in a file; `None` where the file is missing, or belongs to others and was not named by the user.
+    fn in_file(&self, path: &Path, parse: impl Fn(&str) -> Option<Found>) -> Answer {
+        let (text, mode) = match read(path) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.file.is_none() => {
+                log::debug!("{} is not for us to read", path.display());
+                return Ok(None);
+            }
+            Err(error) => return Err(format!("{} cannot be read: {error}. Check the file", path.display())),
+        };
+        match parse(&text) {
+            None => Ok(None),
+            Some(Found::Process(command)) => run_process(&command).map(Some),
+            Some(Found::Keys(keys)) => {
+                check_mode(path, mode)?;
+                log::debug!("keys from {}", path.display());
+                Ok(Some(keys))
+            }
+        }
+    }
 }
 
-fn from_environment(environment: &Environment) -> Found {
+fn from_environment(environment: &Environment) -> Answer {
     match (environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")) {
         (Some(access_key), Some(secret_key)) => {
             Ok(Some(Credentials { access_key, secret_key, session_token: environment.get("AWS_SESSION_TOKEN") }))
         }
-        (Some(_), None) => Err("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not. Set both".to_owned()),
-        (None, _) => Ok(None),
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            Err("AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY. Set both or neither".to_owned())
+        }
+        (None, Some(_)) => {
+            Err("AWS_SECRET_ACCESS_KEY is set without AWS_ACCESS_KEY_ID. Set both or neither".to_owned())
+        }
     }
 }
 
-/// The text of a file that only its owner can read; `None` if there is no such file.
-fn read_private(path: &Path) -> Result<Option<String>, String> {
+/// The text and the mode of one and the same file.
+fn read(path: &Path) -> io::Result<(String, u32)> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.mode();
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok((text, mode))
+}
+
+fn check_mode(path: &Path, mode: u32) -> Result<(), String> {
+    let (others, right) = if path == Path::new(MACHINE_FILE) { (0o027, "640") } else { (0o077, "600") };
     let shown = path.display();
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{shown} cannot be read: {error}")),
-    };
-    // As s3fs has it, the machine's file may be shared with a group.
-    let others = if path == Path::new("/etc/passwd-s3fs") { 0o027 } else { OTHERS };
-    if metadata.mode() & others != 0 {
-        return Err(format!("{shown} can be read by others. Run: chmod 600 {shown}"));
-    }
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(None),
-        Err(error) => Err(format!("{shown} cannot be read: {error}")),
+    if mode & others == 0 {
+        Ok(())
+    } else {
+        Err(format!("others can read the keys in {shown}. Run: chmod {right} {shown}"))
     }
 }
 
-/// Sections of an ini file.
-fn sections(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
-    let mut all: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    let mut section = String::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';'])) {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = name.trim().to_owned();
-        } else if let Some((name, value)) = line.split_once('=') {
-            let values = all.entry(section.clone()).or_default();
-            values.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
-        }
-    }
-    all
-}
-
-fn keys(section: Option<&BTreeMap<String, String>>, id: &str, secret: &str, token: &str) -> Option<Credentials> {
-    let section = section?;
-    Some(Credentials {
-        access_key: section.get(id)?.clone(),
-        secret_key: section.get(secret)?.clone(),
-        session_token: section.get(token).cloned(),
-    })
-}
-
-fn parse_aws(text: &str, profile: &str) -> Found {
-    let all = sections(text);
-    let section = all.get(profile).or_else(|| all.get(&format!("profile {profile}")));
-    if let Some(found) = keys(section, "aws_access_key_id", "aws_secret_access_key", "aws_session_token") {
-        return Ok(Some(found));
-    }
-    match section.and_then(|section| section.get("credential_process")) {
-        Some(command) => run_process(command).map(Some),
-        None => Ok(None),
-    }
-}
-
-/// `credential_process`: a program that prints the keys as JSON (AWS CLI user guide, "Sourcing credentials with an
-/// external process").
+/// A program that prints keys as JSON (AWS command line user guide, "Sourcing credentials with an external process").
 fn run_process(command: &str) -> Result<Credentials, String> {
-    let failed = |why: &str| format!("the credential_process of the profile {why}");
-    let output = Command::new("/bin/sh").args(["-c", command]).output().map_err(|_| failed("cannot be run"))?;
+    // Not even its standard error is shown: nobody knows what it prints there.
+    let run = Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let output = run.map_err(|error| format!("credential_process cannot be run: {error}. Check the profile"))?;
     if !output.status.success() {
-        return Err(failed("failed"));
+        return Err(format!("credential_process failed with {}. Run it by hand to see why", output.status));
     }
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|_| failed("printed no JSON"))?;
-    let text = |name: &str| json.get(name).and_then(|value| value.as_str()).map(str::to_owned);
-    match (text("AccessKeyId"), text("SecretAccessKey")) {
-        (Some(access_key), Some(secret_key)) => {
-            Ok(Credentials { access_key, secret_key, session_token: text("SessionToken") })
-        }
-        _ => Err(failed("printed no keys")),
-    }
-}
-
-/// `KEY:SECRET` or `BUCKET:KEY:SECRET` lines, as s3fs has them.
-fn parse_s3fs(text: &str, bucket: Option<&str>) -> Option<Credentials> {
-    let mut any = None;
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let fields: Vec<&str> = line.split(':').collect();
-        let found = |access_key: &str, secret_key: &str| Credentials {
-            access_key: access_key.to_owned(),
-            secret_key: secret_key.to_owned(),
-            session_token: None,
-        };
-        match fields.as_slice() {
-            [name, access_key, secret_key] if Some(*name) == bucket => return Some(found(access_key, secret_key)),
-            [access_key, secret_key] => any = any.or_else(|| Some(found(access_key, secret_key))),
-            _ => {}
-        }
-    }
-    any
-}
-
-/// Any of the formats, told by what is in the file.
-fn parse_any(text: &str, search: &Search) -> Found {
-    if !text.lines().any(|line| line.trim_start().starts_with('[')) {
-        return Ok(parse_s3fs(text, search.bucket.as_deref()));
-    }
-    let all = sections(text);
-    let boto = keys(all.get("Credentials"), "aws_access_key_id", "aws_secret_access_key", "aws_session_token");
-    let s3cfg = || keys(all.get("default"), "access_key", "secret_key", "access_token");
-    match boto.or_else(s3cfg) {
-        Some(found) => Ok(Some(found)),
-        None => parse_aws(text, search.profile.as_deref().unwrap_or("default")),
-    }
+    key_files::process_answer(&output.stdout)
+        .ok_or_else(|| "credential_process did not print keys (JSON, Version 1). Run it by hand to see what".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use tempfile::TempDir;
 
-    fn search() -> Search {
-        Search { file: None, profile: None, bucket: Some("photos".to_owned()), environment: Environment::of(&[]) }
+    /// A home folder with these files, mode 0600.
+    fn home(files: &[(&str, &str)]) -> TempDir {
+        let home = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = home.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        home
     }
 
-    fn parsed(text: &str) -> Option<(String, String)> {
-        let found = parse_any(text, &search()).expect("readable");
-        found.map(|found| (found.access_key, found.secret_key))
+    fn search(home: &TempDir, variables: &[(&str, &str)]) -> Search {
+        let mut all = vec![("HOME", home.path().to_str().unwrap())];
+        all.extend_from_slice(variables);
+        Search { file: None, profile: None, bucket: None, environment: Environment::of(&all) }
+    }
+
+    fn key(search: &Search) -> String {
+        search.find().unwrap().access_key
+    }
+
+    const ALL: [(&str, &str); 5] = [
+        (
+            ".aws/credentials",
+            "[default]\naws_access_key_id=AWS\naws_secret_access_key=S\n[two]\naws_access_key_id=TWO\naws_secret_access_key=S",
+        ),
+        (
+            ".aws/config",
+            "[profile run]\ncredential_process = echo '{\"Version\":1,\"AccessKeyId\":\"RUN\",\"SecretAccessKey\":\"S\"}'",
+        ),
+        (".passwd-s3fs", "S3FS:S"),
+        (".boto", "[Credentials]\naws_access_key_id = BOTO\naws_secret_access_key = S"),
+        (".s3cfg", "[default]\naccess_key = S3CMD\nsecret_key = S"),
+    ];
+
+    #[test]
+    fn sources_are_asked_in_order() {
+        let keys = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "S")];
+        assert_eq!(key(&search(&home(&ALL), &keys)), "ENV");
+        assert_eq!(key(&search(&home(&ALL), &[])), "AWS");
+        assert_eq!(key(&search(&home(&ALL[1..]), &[])), "S3FS");
+        if !Path::new(MACHINE_FILE).exists() {
+            assert_eq!(key(&search(&home(&ALL[3..]), &[])), "BOTO");
+            assert_eq!(key(&search(&home(&ALL[4..]), &[])), "S3CMD");
+            let why = search(&home(&[]), &[]).find().unwrap_err();
+            assert!(why.contains("AWS_ACCESS_KEY_ID") && why.contains(".passwd-s3fs") && why.contains("--credentials"));
+        }
     }
 
     #[test]
-    fn every_format_is_read() {
-        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
-        assert_eq!(parsed("# mine\nK:S\n"), pair("K", "S"));
-        assert_eq!(parsed("other:K1:S1\nphotos:K2:S2\nK3:S3"), pair("K2", "S2"));
-        assert_eq!(parsed("[Credentials]\naws_access_key_id = K\naws_secret_access_key=S"), pair("K", "S"));
-        assert_eq!(parsed("[default]\naccess_key = K\nsecret_key = S\n"), pair("K", "S"));
-        assert_eq!(parsed("[default]\naws_access_key_id=K\naws_secret_access_key=S"), pair("K", "S"));
-        assert_eq!(parsed("nothing here"), None);
-        let config = "[profile work]\ncredential_process = echo '{\"AccessKeyId\":\"K\",\"SecretAccessKey\":\"S\"}'";
-        let found = parse_aws(config, "work").expect("runs").expect("keys");
-        assert_eq!((found.access_key, found.secret_key), ("K".to_owned(), "S".to_owned()));
+    fn a_profile_is_a_wish_for_these_keys_and_no_others() {
+        let home = home(&ALL);
+        let keys = [("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "S")];
+        assert_eq!(key(&Search { profile: Some("two".to_owned()), ..search(&home, &keys) }), "TWO");
+        assert_eq!(key(&search(&home, &[("AWS_PROFILE", "run")])), "RUN");
+        let why = search(&home, &[("AWS_PROFILE", "three")]).find().unwrap_err();
+        assert!(why.contains("profile three"), "{why}");
     }
 
     #[test]
-    fn a_file_that_others_can_read_is_refused_with_the_command_to_run() {
-        let folder = tempfile::tempdir().expect("room");
-        let path = folder.path().join("keys");
-        std::fs::write(&path, "K:TOPSECRET").expect("written");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
-        let search = Search { file: Some(path.clone()), ..search() };
-        let why = find(&search).map(|_| ()).expect_err("refused");
-        assert!(why.contains("chmod 600") && !why.contains("TOPSECRET"), "{why}");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
-        let found = find(&search).map_err(|why| why.to_string()).expect("read");
-        assert!(!format!("{found:?}").contains("TOPSECRET"));
+    fn a_named_file_is_the_only_one() {
+        let home = home(&[("keys", "photos:P:S\n"), (".passwd-s3fs", "S3FS:S")]);
+        let named = Search { file: Some(home.path().join("keys")), ..search(&home, &[]) };
+        assert_eq!(key(&Search { bucket: Some("photos".to_owned()), ..named.clone() }), "P");
+        assert!(named.find().unwrap_err().contains("all buckets"));
+        let gone = Search { file: Some(home.path().join("gone")), ..named };
+        assert!(gone.find().unwrap_err().contains("is not there"));
     }
 
     #[test]
-    fn without_any_the_message_says_how() {
-        let why = find(&search()).map(|_| ()).expect_err("none");
-        assert!(why.contains("AWS_ACCESS_KEY_ID"), "{why}");
+    fn files_that_others_can_read_are_refused_with_the_command_to_run() {
+        for (name, text) in ALL.iter().filter(|(name, _)| *name != ".aws/config") {
+            let home = home(&[(name, &text.replace("=S", "=TOPSECRET").replace(":S", ":TOPSECRET"))]);
+            let path = home.path().join(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            let why = Search { file: Some(path.clone()), ..search(&home, &[]) }.find().unwrap_err();
+            assert!(why.ends_with(&format!("Run: chmod 600 {}", path.display())), "{why}");
+            assert!(!why.contains("TOPSECRET"), "{why}");
+        }
+        assert_eq!(check_mode(Path::new(MACHINE_FILE), 0o100640), Ok(()));
+        assert!(check_mode(Path::new(MACHINE_FILE), 0o100644).is_err());
+    }
+
+    #[test]
+    fn the_source_reads_again_each_time() {
+        let home = home(&[(".passwd-s3fs", "OLD:S")]);
+        let source = source(search(&home, &[]));
+        assert_eq!(source().unwrap().access_key, "OLD");
+        fs::write(home.path().join(".passwd-s3fs"), "NEW:S").unwrap();
+        assert_eq!(source().unwrap().access_key, "NEW");
+    }
+
+    #[test]
+    fn half_a_pair_and_failing_programs_are_told_without_their_output() {
+        let home =
+            home(&[(".aws/config", "[default]\ncredential_process = echo TOPSECRET; echo TOPSECRET >&2; exit 3")]);
+        assert!(search(&home, &[("AWS_ACCESS_KEY_ID", "K")]).find().unwrap_err().contains("Set both"));
+        let why = search(&home, &[]).find().unwrap_err();
+        assert!(why.contains("exit status: 3") && !why.contains("TOPSECRET"), "{why}");
     }
 }

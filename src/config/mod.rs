@@ -1,27 +1,43 @@
 //! Typed → meant: what the command line, `-o` options and the environment say becomes one [`Mount`].
 //!
-//! The only reader of the environment. It refuses what contradicts itself, with one line that says what to do.
+//! * [`flags`]: the flags of `mount` as typed; [`options`]: `-o` into flags; [`units`]: sizes, times, modes.
+//! * [`endpoint`]: which store; [`credentials`]: whose keys, in the formats of [`key_files`].
+//! * [`environment`]: the only reader of the process's environment; [`folders`]: files that commands need.
+//! * [`advice`]: what the first failure of a request means to the one who mounts.
+//!
+//! It refuses what contradicts itself or is not built yet, with one line: what is wrong, and what to do.
 
 pub mod advice;
 pub mod credentials;
 pub mod endpoint;
+pub mod environment;
+pub mod flags;
+pub mod folders;
+pub mod key_files;
 pub mod options;
 pub mod units;
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::data::Limits;
+use crate::data::{Limits, state::ALL_BUCKETS};
 use crate::format::acl::CANNED_NAMES;
 use crate::format::key::{BucketName, Prefix};
 use crate::fs::Attrs;
 use crate::fuse::{host, session};
 use crate::store::s3;
 use crate::tree::Place;
+
+pub use environment::{
+    Environment, absolute, arguments, control_dir, current_program, leave_current_dir, state_dir, temporary_dir,
+};
+use flags::Flags;
+
+/// Memory below this leaves no room for a part and its successor.
+const MEMORY_BYTES_MIN: u64 = 32 << 20;
 
 /// A mount as it was meant.
 pub struct Mount {
@@ -53,18 +69,31 @@ pub struct Mount {
     pub attrs: Attrs,
     /// How long names are believed.
     pub ttl: Duration,
-    /// ACL of what is created.
+    /// Canned ACL of what is created.
     pub acl: Option<String>,
     /// Storage class of what is created.
     pub storage_class: Option<String>,
     /// Memory in bytes.
     pub memory_bytes_max: u64,
-    /// Where state lies.
+    /// Where state lies: absolute.
     pub state_dir: PathBuf,
     /// Where control sockets lie.
     pub control_dir: PathBuf,
     /// What the store accepts; lowered by tests.
     pub limits: Limits,
+}
+
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Where keys are is left out, and what they are is behind a function.
+        f.debug_struct("Mount")
+            .field("root", &self.root)
+            .field("mountpoint", &self.mountpoint)
+            .field("store", &self.store)
+            .field("session", &self.session)
+            .field("state_dir", &self.state_dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Mount {
@@ -73,265 +102,207 @@ impl Mount {
         match &self.root {
             Place::Directory { bucket, prefix } if prefix.as_str().is_empty() => bucket.to_string(),
             Place::Directory { bucket, prefix } => format!("{bucket}/{}", prefix.as_str().trim_end_matches('/')),
-            _ => crate::data::state::ALL_BUCKETS.to_owned(),
+            _ => ALL_BUCKETS.to_owned(),
         }
     }
 }
 
-/// The flags of `dreamfs mount` as typed, after `-o` was expanded.
+/// A mount as it was typed, after `-o` was expanded.
+#[derive(Clone, Debug)]
 pub struct Typed {
-    /// `BUCKET[/PREFIX]`.
-    pub bucket: Option<String>,
+    /// `BUCKET[/PREFIX]`; nothing for every bucket of the account.
+    pub target: Option<String>,
     /// `MOUNTPOINT`.
     pub mountpoint: PathBuf,
-    /// `--endpoint`.
-    pub endpoint: Option<String>,
-    /// `--region`.
-    pub region: Option<String>,
-    /// `--profile`.
-    pub profile: Option<String>,
-    /// `--credentials`.
-    pub credentials: Option<PathBuf>,
-    /// `--anonymous`.
-    pub anonymous: bool,
-    /// `--addressing`.
-    pub addressing: s3::Addressing,
-    /// `--ca`.
-    pub ca: Option<PathBuf>,
-    /// `--integrity`.
-    pub integrity: s3::Integrity,
-    /// `--read-only`.
-    pub read_only: bool,
-    /// `--allow-other`.
-    pub allow_other: bool,
-    /// `--uid`.
-    pub uid: Option<u32>,
-    /// `--gid`.
-    pub gid: Option<u32>,
-    /// `--file-mode`.
-    pub file_mode: u32,
-    /// `--dir-mode`.
-    pub dir_mode: u32,
-    /// `--umask`.
-    pub umask: u32,
-    /// `--no-bucket-ops`.
-    pub no_bucket_ops: bool,
-    /// `--attrs`.
-    pub attrs: Attrs,
-    /// `--ttl`.
-    pub ttl: Duration,
-    /// `--acl`.
-    pub acl: Option<String>,
-    /// `--storage-class`.
-    pub storage_class: Option<String>,
-    /// `--memory`.
-    pub memory_bytes_max: u64,
-    /// `--state`.
-    pub state: Option<PathBuf>,
-    /// `--max-requests`.
-    pub requests_max: usize,
-    /// `--timeout`.
-    pub timeout: Duration,
-    /// Options for the kernel.
-    pub kernel_options: Vec<String>,
-    /// `--test-copy-bytes-max`.
-    pub copy_bytes_max: Option<u64>,
-    /// `--test-part-bytes`.
-    pub part_bytes: Option<u64>,
+    /// The flags.
+    pub flags: Flags,
 }
 
 impl Typed {
     /// What was meant, or one line that says what is wrong and what to do.
     pub fn meant(self, environment: &Environment) -> Result<Mount, String> {
-        let root = parse_target(self.bucket.as_deref())?;
-        let endpoint = endpoint::endpoint(self.endpoint.as_deref(), environment)?;
-        let region = endpoint::region(self.region.as_deref(), environment, &endpoint);
-        if let Some(acl) = self.acl.as_deref().filter(|acl| !CANNED_NAMES.contains(acl)) {
-            return Err(format!("--acl {acl} is no canned ACL. Use one of {}", CANNED_NAMES.join(", ")));
-        }
-        let bucket = match &root {
-            Place::Directory { bucket, .. } => Some(bucket.to_string()),
-            _ => None,
+        let Typed { target, mountpoint, flags } = self;
+        refuse_unbuilt(&flags)?;
+        check(&flags)?;
+        let root = parse_target(target.as_deref())?;
+        let endpoint = endpoint::endpoint(flags.endpoint.as_deref(), environment)?;
+        let ca_file = flags.ca.clone().or_else(|| environment.get("AWS_CA_BUNDLE").map(PathBuf::from));
+        let store = s3::Config {
+            region: endpoint::region(flags.region.as_deref(), environment, &endpoint),
+            endpoint,
+            addressing: flags.addressing,
+            anonymous: flags.anonymous,
+            ca_file: ca_file.as_deref().map(place).transpose()?,
+            integrity: flags.integrity,
+            stall_timeout: flags.timeout,
+            clock: Clock::system(),
         };
-        let search = credentials::Search {
-            file: self.credentials,
-            profile: self.profile.or_else(|| environment.get("AWS_PROFILE")),
-            bucket,
-            environment: environment.clone(),
+        let credentials = if flags.anonymous {
+            credentials::none()
+        } else {
+            let bucket = target.as_deref().map(|target| target.split('/').next().unwrap_or(target).to_owned());
+            let file = flags.credentials.as_deref().map(place).transpose()?;
+            let profile = flags.profile.clone();
+            credentials::source(credentials::Search { file, profile, bucket, environment: environment.clone() })
         };
-        let fs_name = format!("dreamfs#{}", self.bucket.as_deref().unwrap_or(crate::data::state::ALL_BUCKETS));
-        let limits = Limits::default();
-        let part_bytes = self.part_bytes.unwrap_or(limits.part_bytes);
         Ok(Mount {
             root,
-            mountpoint: self.mountpoint,
-            store: s3::Config {
-                endpoint,
-                region,
-                addressing: self.addressing,
-                anonymous: self.anonymous,
-                ca_file: self.ca.or_else(|| environment.get("AWS_CA_BUNDLE").map(PathBuf::from)),
-                integrity: self.integrity,
-                stall_timeout: self.timeout,
-                clock: Clock::system(),
-            },
-            credentials: credentials::source(search),
-            requests_max: NonZeroUsize::new(self.requests_max).unwrap_or(NonZeroUsize::MIN),
-            timeout: self.timeout,
+            mountpoint: place(&mountpoint)?,
+            store,
+            credentials,
+            requests_max: flags.max_requests,
+            timeout: flags.timeout,
+            limits: limits(&flags),
             session: session::Options {
-                fs_name,
-                read_only: self.read_only,
-                allow_other: self.allow_other,
-                others: self.kernel_options,
+                fs_name: flags
+                    .fsname
+                    .unwrap_or_else(|| format!("dreamfs#{}", target.as_deref().unwrap_or(ALL_BUCKETS))),
+                read_only: flags.read_only,
+                allow_other: flags.allow_other,
+                others: flags.kernel_option,
             },
-            uid: self.uid.unwrap_or_else(host::effective_uid),
-            gid: self.gid.unwrap_or_else(host::effective_gid),
-            file_mode: self.file_mode & !self.umask,
-            dir_mode: self.dir_mode & !self.umask,
-            bucket_ops: !self.no_bucket_ops,
-            attrs: self.attrs,
-            ttl: self.ttl,
-            acl: self.acl,
-            storage_class: self.storage_class,
-            memory_bytes_max: self.memory_bytes_max,
-            state_dir: self.state.unwrap_or_else(|| state_dir(environment)),
-            control_dir: control_dir_of(environment),
-            limits: Limits {
-                part_bytes,
-                part_bytes_min: limits.part_bytes_min.min(part_bytes),
-                copy_bytes_max: self.copy_bytes_max.unwrap_or(limits.copy_bytes_max),
-                ..limits
-            },
+            uid: flags.uid.unwrap_or_else(host::effective_uid),
+            gid: flags.gid.unwrap_or_else(host::effective_gid),
+            file_mode: flags.file_mode & !flags.umask,
+            dir_mode: flags.dir_mode & !flags.umask,
+            bucket_ops: !flags.no_bucket_ops,
+            attrs: flags.attrs,
+            ttl: flags.ttl,
+            acl: flags.acl,
+            storage_class: flags.storage_class,
+            memory_bytes_max: flags.memory,
+            state_dir: flags.state.as_deref().map(place).transpose()?.unwrap_or_else(|| state_dir(environment)),
+            control_dir: control_dir(),
         })
     }
+}
+
+/// Says no to what the design names and this version lacks: a promise that is silently not kept is worse.
+fn refuse_unbuilt(flags: &Flags) -> Result<(), String> {
+    if flags.write_back {
+        return Err("--write-back is not in this version yet. Leave it out: close then waits for the store".to_owned());
+    }
+    if flags.cache.is_some() {
+        return Err("--cache is not in this version yet. Leave it out: contents are kept in memory".to_owned());
+    }
+    if flags.cache_size.is_some() {
+        return Err("--cache-size says how large --cache DIR may grow. Leave it out: there is no --cache".to_owned());
+    }
+    Ok(())
+}
+
+fn check(flags: &Flags) -> Result<(), String> {
+    if let Some(acl) = flags.acl.as_deref().filter(|acl| !CANNED_NAMES.contains(acl)) {
+        return Err(format!("--acl {acl} is not a canned ACL. Use one of {}", CANNED_NAMES.join(", ")));
+    }
+    if flags.anonymous && (flags.credentials.is_some() || flags.profile.is_some()) {
+        return Err("--anonymous uses no keys. Leave out either it or --credentials and --profile".to_owned());
+    }
+    if flags.memory < MEMORY_BYTES_MIN {
+        return Err(format!("--memory is too small. Give at least {}MiB", MEMORY_BYTES_MIN >> 20));
+    }
+    Ok(())
+}
+
+fn limits(flags: &Flags) -> Limits {
+    let limits = Limits::default();
+    let part_bytes = flags.test_part_bytes.map_or(limits.part_bytes, |bytes| bytes.max(1));
+    Limits {
+        part_bytes,
+        part_bytes_min: limits.part_bytes_min.min(part_bytes),
+        copy_bytes_max: flags.test_copy_bytes_max.map_or(limits.copy_bytes_max, |bytes| bytes.max(1)),
+        ..limits
+    }
+}
+
+/// An absolute path, so that the daemon may leave the folder it was started in.
+fn place(path: &Path) -> Result<PathBuf, String> {
+    absolute(path).map_err(|error| format!("{} cannot be found: {error}. Write the whole path", path.display()))
 }
 
 /// `BUCKET[/PREFIX]`, or nothing for every bucket.
 fn parse_target(text: Option<&str>) -> Result<Place, String> {
     let Some(text) = text else { return Ok(Place::Account) };
     let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
-    let bucket = BucketName::new(bucket).map_err(|why| format!("{bucket:?} is no bucket: {why}"))?;
-    let prefix = Prefix::new(prefix)
-        .map_err(|why| format!("the prefix {prefix:?} cannot be mounted: {why}. Write BUCKET/FOLDER/SUBFOLDER"))?;
+    let bucket =
+        BucketName::new(bucket).map_err(|why| format!("{bucket:?} cannot be a bucket: {why}. Check the name"))?;
+    let bad = |why: &dyn fmt::Display| format!("{text:?} cannot be mounted: {why}. Write BUCKET/FOLDER/SUBFOLDER");
+    if text.contains("//") {
+        return Err(bad(&"a segment of it is empty"));
+    }
+    let prefix = Prefix::new(prefix).map_err(|why| bad(&why))?;
     Ok(Place::Directory { bucket, prefix })
-}
-
-/// The environment as it was at the start.
-#[derive(Clone)]
-pub struct Environment {
-    values: BTreeMap<String, String>,
-}
-
-impl std::fmt::Debug for Environment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Secrets live here.
-        f.debug_struct("Environment").field("names", &self.values.keys().collect::<Vec<_>>()).finish()
-    }
-}
-
-impl Environment {
-    /// This process's environment. What is not UTF-8 is left out.
-    pub fn current() -> Self {
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Environment { values: std::env::vars_os().filter_map(text).collect() }
-    }
-
-    /// An environment of these variables.
-    pub fn of(values: &[(&str, &str)]) -> Self {
-        Environment { values: values.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect() }
-    }
-
-    /// A variable that is set and not empty.
-    pub fn get(&self, name: &str) -> Option<String> {
-        self.values.get(name).filter(|value| !value.is_empty()).cloned()
-    }
-
-    /// The home folder.
-    pub fn home(&self) -> Option<PathBuf> {
-        self.get("HOME").map(PathBuf::from)
-    }
-}
-
-/// Where state lies by default.
-pub fn state_dir(environment: &Environment) -> PathBuf {
-    if host::is_root() {
-        return PathBuf::from("/var/lib/dreamfs");
-    }
-    let at_home = || environment.home().map(|home| home.join(".local/state"));
-    let base = environment.get("XDG_STATE_HOME").map(PathBuf::from).or_else(at_home);
-    base.map_or_else(|| private_temp(environment, "state"), |base| base.join("dreamfs"))
-}
-
-/// Where the control sockets of this user's mounts lie.
-pub fn control_dir() -> PathBuf {
-    control_dir_of(&Environment::current())
-}
-
-/// Where control sockets lie.
-fn control_dir_of(environment: &Environment) -> PathBuf {
-    if host::is_root() {
-        return PathBuf::from("/run/dreamfs");
-    }
-    match environment.get("XDG_RUNTIME_DIR") {
-        Some(runtime) => Path::new(&runtime).join("dreamfs"),
-        None => private_temp(environment, "run"),
-    }
-}
-
-/// A folder of this user's for a machine that gives none.
-fn private_temp(environment: &Environment, what: &str) -> PathBuf {
-    let temp = environment.get("TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    temp.join(format!("dreamfs-{}-{what}", host::effective_uid()))
-}
-
-/// The path of the program that runs.
-pub fn current_program() -> std::io::Result<PathBuf> {
-    std::env::current_exe()
-}
-
-/// The arguments that this process was started with.
-pub fn arguments() -> Vec<std::ffi::OsString> {
-    std::env::args_os().collect()
-}
-
-/// The folder of a demo: the one that was named, or a new one that only its owner can enter.
-pub fn demo_folder(named: Option<PathBuf>) -> std::io::Result<PathBuf> {
-    let folder = named.unwrap_or_else(|| std::env::temp_dir().join(format!("dreamfs-demo-{}", std::process::id())));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    std::fs::create_dir_all(folder.join("mnt"))?;
-    folder.canonicalize()
-}
-
-/// Removes the folder of a demo that is over. Its mountpoint must be empty: the data of a mount is never removed here.
-pub fn remove_demo_folder(folder: &Path) -> std::io::Result<()> {
-    std::fs::remove_dir(folder.join("mnt"))?;
-    std::fs::remove_dir_all(folder)
-}
-
-/// An absolute path of what may not exist.
-pub fn absolute(path: &Path) -> std::io::Result<PathBuf> {
-    path.canonicalize().or_else(|_| std::path::absolute(path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::{Args, FromArgMatches};
+
+    fn meant(target: Option<&str>, words: &[&str], variables: &[(&str, &str)]) -> Result<Mount, String> {
+        let command = Flags::augment_args(clap::Command::new("mount")).no_binary_name(true);
+        let flags = Flags::from_arg_matches(&command.get_matches_from(words)).unwrap();
+        let typed = Typed { target: target.map(str::to_owned), mountpoint: "/mnt".into(), flags };
+        typed.meant(&Environment::of(variables))
+    }
 
     #[test]
-    fn targets_are_read_and_bad_ones_refused() {
-        assert_eq!(parse_target(None), Ok(Place::Account));
-        let place = parse_target(Some("photos/2024/")).expect("plain");
-        assert_eq!(place.location().map(|location| location.key.to_string()), Some("2024/".to_owned()));
-        for bad in ["photos/../x", "photos/a//b", "a b", "x", "/photos"] {
-            assert!(parse_target(Some(bad)).is_err(), "{bad}");
+    fn nothing_typed_means_the_documented_defaults() {
+        let mount = meant(None, &[], &[]).unwrap();
+        assert_eq!(mount.root, Place::Account);
+        assert_eq!(mount.target(), "all buckets");
+        assert_eq!(mount.store.endpoint, "https://s3.us-east-005.dream.io");
+        assert_eq!(mount.store.region, "us-east-005");
+        assert_eq!((mount.file_mode, mount.dir_mode, mount.bucket_ops), (0o644, 0o755, true));
+        assert_eq!((mount.ttl, mount.timeout), (Duration::from_secs(5), Duration::from_secs(60)));
+        assert_eq!((mount.memory_bytes_max, mount.requests_max.get()), (256 << 20, 64));
+        assert_eq!((mount.uid, mount.gid), (host::effective_uid(), host::effective_gid()));
+    }
+
+    #[test]
+    fn flags_are_carried_over() {
+        let words =
+            ["--umask=027", "--read-only", "--no-bucket-ops", "--test-part-bytes=64KiB", "--kernel-option=noexec"];
+        let mount = meant(Some("photos/a/b/"), &words, &[]).unwrap();
+        assert_eq!((mount.file_mode, mount.dir_mode), (0o640, 0o750));
+        assert!(mount.session.read_only && !mount.bucket_ops);
+        assert_eq!(mount.session.fs_name, "dreamfs#photos/a/b/");
+        assert_eq!(mount.session.others, ["noexec"]);
+        assert_eq!((mount.limits.part_bytes, mount.limits.part_bytes_min), (65536, 65536));
+        assert_eq!(mount.target(), "photos/a/b");
+    }
+
+    #[test]
+    fn bad_targets_are_refused_in_one_line() {
+        for bad in ["photos/../x", "photos/a//b", "photos//", "photos/.", "a b", "x", "/photos", "", ".."] {
+            let why = meant(Some(bad), &[], &[]).unwrap_err();
+            assert!(!why.contains('\n') && why.contains(". "), "{why}");
         }
     }
 
     #[test]
-    fn debug_of_the_environment_hides_its_values() {
-        let environment = Environment::of(&[("AWS_SECRET_ACCESS_KEY", "TOPSECRET")]);
-        assert!(!format!("{environment:?}").contains("TOPSECRET"));
+    fn what_is_not_built_or_contradicts_itself_is_refused() {
+        for (words, advice) in [
+            (vec!["--write-back"], "--write-back is not in this version yet"),
+            (vec!["--cache=/x"], "--cache is not in this version yet"),
+            (vec!["--cache-size=1GiB"], "--cache-size"),
+            (vec!["--acl=public"], "public-read"),
+            (vec!["--anonymous", "--profile=x"], "--anonymous"),
+            (vec!["--memory=1MiB"], "32MiB"),
+        ] {
+            let why = meant(None, &words, &[]).unwrap_err();
+            assert!(why.contains(advice) && !why.contains('\n'), "{why}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_in_the_debug_output_of_a_mount() {
+        let variables =
+            [("AWS_ACCESS_KEY_ID", "KEY"), ("AWS_SECRET_ACCESS_KEY", "TOPSECRET"), ("AWS_SESSION_TOKEN", "TOPTOKEN")];
+        let mount = meant(Some("photos"), &[], &variables).unwrap();
+        let keys = (mount.credentials)().unwrap();
+        assert_eq!(keys.secret_key, "TOPSECRET");
+        let shown = format!("{mount:?} {keys:?}");
+        assert!(shown.contains("photos") && !shown.contains("TOPSECRET") && !shown.contains("TOPTOKEN"), "{shown}");
     }
 }

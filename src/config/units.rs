@@ -1,12 +1,11 @@
-//! Sizes and durations as people write them.
+//! Sizes, durations and modes as people write them. Refuses negative numbers, fractions and unknown units.
 
 use std::time::Duration;
 
-/// `512`, `64KiB`, `10GiB`, `5MB`: a number with an optional unit, in bytes.
+/// `512`, `64KiB`, `10G`, `5MB`: a number with an optional unit, in bytes. `K` is 1024, `KB` is 1000, as in dd(1).
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+    let (number, unit) = split(text);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
@@ -16,33 +15,51 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
-        _ => return Err(format!("{text:?} is not a size; write for example 256MiB or 10GiB")),
+        _ => return Err("write a size such as 256MiB or 10GiB".to_owned()),
     };
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a size; write for example 256MiB"))?;
-    number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
+    let number: u64 = number.parse().map_err(|_| "write a size such as 256MiB or 10GiB".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "that is too large".to_owned())
 }
 
-/// `5`, `30s`, `10m`, `1h`, `7d`, `250ms`: a number with an optional unit; without one, seconds.
+/// `5`, `30s`, `1h30m`, `7d`, `250ms`: numbers with units; one without a unit is in seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let bad = || format!("{text:?} is not a time; write for example 30s, 10m or 1h");
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    let seconds = match unit.trim() {
-        "ms" => return Ok(Duration::from_millis(number)),
-        "" | "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(bad()),
-    };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(bad)
+    let bad = || "write a time such as 30s, 10m or 1h".to_owned();
+    let mut total = Duration::ZERO;
+    let mut rest = text.trim();
+    loop {
+        let (number, tail) = split(rest);
+        let unit_end = tail.find(|letter: char| letter.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let milliseconds: u64 = match unit.trim() {
+            "ms" => 1,
+            "" | "s" | "sec" => 1000,
+            "m" | "min" => 60 * 1000,
+            "h" => 3600 * 1000,
+            "d" => 86_400 * 1000,
+            _ => return Err(bad()),
+        };
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        let part = number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(bad)?;
+        total = total.checked_add(part).ok_or_else(bad)?;
+        rest = tail;
+        if rest.is_empty() {
+            return Ok(total);
+        }
+    }
 }
 
 /// `0644`, `644`: permissions in octal.
 pub fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
-    mode.ok_or_else(|| format!("{text:?} is not a mode; write octal digits, for example 0644"))
+    mode.ok_or_else(|| "write octal digits such as 0644".to_owned())
+}
+
+/// The digits at the start, and what follows them without blanks around it.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    (number, unit.trim())
 }
 
 #[cfg(test)]
@@ -50,18 +67,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_read_and_nonsense_is_not() {
-        assert_eq!(parse_size("256MiB"), Ok(256 << 20));
-        assert_eq!(parse_size("10g"), Ok(10 << 30));
-        assert_eq!(parse_size("5MB"), Ok(5_000_000));
-        assert_eq!(parse_size("7"), Ok(7));
-        for bad in ["", "MiB", "1 fortnight", "-1", "99999999999999999999", "99999999TiB"] {
+    fn sizes_are_bytes() {
+        for (text, bytes) in [("256MiB", 256 << 20), ("10g", 10 << 30), ("5MB", 5_000_000), ("7", 7), (" 4 KiB ", 4096)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text:?}");
+        }
+        for bad in ["", "MiB", "1 fortnight", "-1", "1.5G", "99999999999999999999", "99999999TiB"] {
             assert!(parse_size(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn durations_add_up() {
+        let cases =
+            [("1h", 3_600_000), ("250ms", 250), ("90", 90_000), ("1h30m", 5_400_000), ("0", 0), ("7d", 604_800_000)];
+        for (text, milliseconds) in cases {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text:?}");
+        }
+        for bad in ["", "soon", "1y", "h", "-1s", "1h 30x", "99999999999999999999s", "999999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
         assert_eq!(parse_mode("0640"), Ok(0o640));
-        assert!(parse_mode("rw").is_err() && parse_mode("17777").is_err());
+        assert!(parse_mode("rw").is_err() && parse_mode("17777").is_err() && parse_mode("98").is_err());
     }
 }

@@ -5,17 +5,21 @@
 //! XML 1.0 cannot carry ([`can_carry`]) the caller must not hand in. Sources: Amazon S3 API reference, the response
 //! syntax of each operation.
 
+mod build;
+
 use std::fmt;
 use std::time::SystemTime;
 
 use quick_xml::Reader;
-use quick_xml::escape::{escape, resolve_xml_entity};
+use quick_xml::escape::resolve_xml_entity;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::format::acl::{Acl, Grant, Grantee, Permission};
 use crate::format::url;
+
+pub use build::{build_acl, build_complete, build_delete, build_location, can_carry};
 
 /// The namespace of S3's documents.
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
@@ -238,72 +242,6 @@ pub fn parse_acl(document: &str) -> Result<Acl, BadDocument> {
     Ok(acl)
 }
 
-/// Writes an ACL.
-pub fn build_acl(acl: &Acl) -> String {
-    let mut xml = format!("<AccessControlPolicy xmlns=\"{NAMESPACE}\"><Owner><ID>{}</ID>", escape(&acl.owner_id));
-    if let Some(name) = &acl.owner_name {
-        xml.push_str(&format!("<DisplayName>{}</DisplayName>", escape(name)));
-    }
-    xml.push_str("</Owner><AccessControlList>");
-    for grant in &acl.grants {
-        let (kind, field, value) = match &grant.grantee {
-            Grantee::Id(id) => ("CanonicalUser", "ID", id.as_str()),
-            Grantee::Email(address) => ("AmazonCustomerByEmail", "EmailAddress", address.as_str()),
-            Grantee::AllUsers => ("Group", "URI", ALL_USERS),
-            Grantee::AuthenticatedUsers => ("Group", "URI", AUTHENTICATED_USERS),
-            Grantee::LogDelivery => ("Group", "URI", LOG_DELIVERY),
-        };
-        xml.push_str(&format!(
-            "<Grant><Grantee xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"{kind}\">\
-             <{field}>{}</{field}></Grantee><Permission>{}</Permission></Grant>",
-            escape(value),
-            permission_name(grant.permission),
-        ));
-    }
-    xml.push_str("</AccessControlList></AccessControlPolicy>");
-    xml
-}
-
-/// Writes a `DeleteObjects` request that answers failures only. Every key must pass [`can_carry`].
-pub fn build_delete<'a>(keys: impl Iterator<Item = &'a str>) -> String {
-    let mut xml = format!("<Delete xmlns=\"{NAMESPACE}\"><Quiet>true</Quiet>");
-    for key in keys {
-        xml.push_str(&format!("<Object><Key>{}</Key></Object>", escape(key)));
-    }
-    xml.push_str("</Delete>");
-    xml
-}
-
-/// Writes the parts of a `CompleteMultipartUpload`: numbers and entity tags without quotes.
-pub fn build_complete<'a>(parts: impl Iterator<Item = (u32, &'a str)>) -> String {
-    let mut xml = format!("<CompleteMultipartUpload xmlns=\"{NAMESPACE}\">");
-    for (number, etag) in parts {
-        let etag = escape(etag);
-        xml.push_str(&format!("<Part><PartNumber>{number}</PartNumber><ETag>&quot;{etag}&quot;</ETag></Part>"));
-    }
-    xml.push_str("</CompleteMultipartUpload>");
-    xml
-}
-
-/// Writes the region of a `CreateBucket`.
-pub fn build_location(region: &str) -> String {
-    format!(
-        "<CreateBucketConfiguration xmlns=\"{NAMESPACE}\"><LocationConstraint>{}</LocationConstraint>\
-         </CreateBucketConfiguration>",
-        escape(region)
-    )
-}
-
-/// Whether XML 1.0 carries the text unchanged from writer to reader: no controls but tab and line feed, no carriage
-/// return (readers turn it into a line feed), no noncharacter.
-pub fn can_carry(text: &str) -> bool {
-    text.chars().all(|c| match c {
-        '\t' | '\n' => true,
-        '\u{fffe}' | '\u{ffff}' => false,
-        c => c >= ' ',
-    })
-}
-
 /// What [`walk`] meets. Paths are element names below the root, joined by slashes.
 enum Node<'a> {
     Open { path: &'a str },
@@ -397,18 +335,8 @@ fn parse_group(uri: &str) -> Result<Grantee, BadDocument> {
 
 fn parse_permission(text: &str) -> Result<Permission, BadDocument> {
     let all = [Permission::Read, Permission::Write, Permission::ReadAcp, Permission::WriteAcp, Permission::FullControl];
-    let known = all.into_iter().find(|&permission| permission_name(permission) == text.trim());
+    let known = all.into_iter().find(|&permission| permission.name() == text.trim());
     known.ok_or_else(|| BadDocument(format!("unknown permission {text:?}")))
-}
-
-fn permission_name(permission: Permission) -> &'static str {
-    match permission {
-        Permission::Read => "READ",
-        Permission::Write => "WRITE",
-        Permission::ReadAcp => "READ_ACP",
-        Permission::WriteAcp => "WRITE_ACP",
-        Permission::FullControl => "FULL_CONTROL",
-    }
 }
 
 /// Puts the decoded text in place; answers whether there was one.

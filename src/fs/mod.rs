@@ -8,7 +8,7 @@
 //! | [`lookup`] | lookup, getattr, forget |
 //! | [`list`] | opendir, readdir, and how a directory is learned from the store |
 //! | [`open`] | open, create's handle, the table of open files |
-//! | [`read`], [`write`] | read; write, truncate, fallocate |
+//! | [`read`], [`mod@write`] | read; write, truncate, fallocate |
 //! | [`commit`] | flush, fsync, release, drain: when bytes become an object |
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
 //! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |

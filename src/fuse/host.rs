@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The file system type of our mounts in mountinfo: `fuse.` and the subtype that the mount option `subtype` sets.
-pub const FS_TYPE: &str = "fuse.dreamfs";
+/// What the source of every mount of ours begins with.
+pub const SOURCE_PREFIX: &str = "dreamfs#";
 
 /// The helper that unmounts for those who are not root.
 const FUSERMOUNT: &str = "fusermount3";
@@ -53,6 +53,11 @@ pub fn serialize_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok
 pub fn mounted_at(path: &Path) -> Option<MountInfo> {
     let table = fs::read("/proc/self/mountinfo").ok()?;
     find_mount(&table, path)
+}
+
+/// Whether a mount is one of ours. The type alone does not tell: it is plain `fuse` where root mounts.
+pub fn is_dreamfs(mount: &MountInfo) -> bool {
+    mount.fs_type.starts_with("fuse") && mount.source.as_encoded_bytes().starts_with(SOURCE_PREFIX.as_bytes())
 }
 
 /// Whether the daemon of the mount at `path` has died: the kernel answers "not connected".
@@ -254,7 +259,8 @@ mod tests {
     #[test]
     fn the_last_mount_at_a_path_wins_and_escapes_are_decoded() {
         let info = find_mount(TABLE, Path::new("/mnt/my bucket")).unwrap();
-        let expected = MountInfo { source: "bucket\\x".into(), fs_type: FS_TYPE.into(), mount_id: 91, device: (0, 45) };
+        let expected =
+            MountInfo { source: "bucket\\x".into(), fs_type: "fuse.dreamfs".into(), mount_id: 91, device: (0, 45) };
         assert_eq!(info, expected);
     }
 

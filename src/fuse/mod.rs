@@ -5,36 +5,36 @@
 //! verb is EIO and a log line, never a dead mount. Errors are logged here and only here.
 
 mod answer;
+mod bridge;
 pub mod host;
+mod listing;
 mod notify;
 pub mod session;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use futures_util::FutureExt;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio_util::task::TaskTracker;
 
-use crate::error::{Error, Meaning, Result};
+use crate::error::{Error, Meaning};
+use crate::fs::Fs;
 use crate::fs::attr::{Changes, SetTime};
 use crate::fs::open::{Access, HandleId};
 use crate::fs::xattr::SetFlag;
-use crate::fs::{Caller, Fs};
-use crate::tree::{FileKind, Ino, ROOT};
+use crate::tree::Ino;
 
-use answer::{Answer, Sized, entry_ttl, file_attr, file_type};
+use answer::{Answer, Sized};
+use listing::{Listed, ListedPlus};
+
+pub(crate) use bridge::Bridge;
 
 /// Requests that the kernel may have waiting in the background: read-ahead and the like.
 const BACKGROUND_MAX: u16 = 128;
@@ -49,68 +49,6 @@ const CAPABILITIES: [InitFlags; 6] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_CACHE_SYMLINKS,
 ];
-
-/// The kernel's side of a mount.
-pub(crate) struct Bridge {
-    fs: Arc<Fs>,
-    runtime: Handle,
-    tasks: TaskTracker,
-    ended: UnboundedSender<()>,
-}
-
-impl Bridge {
-    /// Serves `fs`; `ended` hears when the kernel has let go of the mount.
-    pub(crate) fn new(fs: Arc<Fs>, runtime: Handle, tasks: TaskTracker, ended: UnboundedSender<()>) -> Self {
-        Bridge { fs, runtime, tasks, ended }
-    }
-
-    /// Runs a verb as a task and replies with its result.
-    fn serve<T, R, F>(
-        &self,
-        op: &'static str,
-        req: &Request,
-        ino: INodeNo,
-        reply: R,
-        verb: impl FnOnce(Arc<Fs>, Caller) -> F,
-    ) where
-        T: Send + 'static,
-        R: Answer<T>,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        let (fs, caller, started) = (self.fs.clone(), caller_of(req), Instant::now());
-        let work = AssertUnwindSafe(verb(fs.clone(), caller)).catch_unwind();
-        let task = async move {
-            let result = work.await.unwrap_or_else(|_| Err(Error::new(Meaning::Io, "a panic; please report it")));
-            match result {
-                Ok(value) => reply.ok(value),
-                Err(error) => {
-                    log_error(&fs, op, Ino(ino.0), caller, started, &error);
-                    reply.error(Errno::from_i32(error.errno()));
-                }
-            }
-        };
-        self.tasks.spawn_on(task, &self.runtime);
-    }
-}
-
-fn caller_of(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
-}
-
-fn log_error(fs: &Fs, op: &str, ino: Ino, caller: Caller, started: Instant, error: &Error) {
-    let level = if error.meaning().is_expected() { log::Level::Debug } else { log::Level::Warn };
-    if !log::log_enabled!(level) {
-        return;
-    }
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    let (path, ms) = (fs.path(ino), started.elapsed().as_millis());
-    log::log!(level, "{op} {path} (process {}, {ms} ms): {text}", caller.pid);
-}
 
 fn access_of(flags: OpenFlags) -> Access {
     let mode = flags.acc_mode();
@@ -416,71 +354,5 @@ impl Filesystem for Bridge {
             fs.fallocate(HandleId(handle.0), offset, length, mode, caller).await
         };
         self.serve("fallocate", req, ino, reply, verb);
-    }
-}
-
-/// A listing's reply and where in the directory it goes on. Offsets 1 and 2 are `.` and `..`.
-struct Listed {
-    reply: ReplyDirectory,
-    ino: INodeNo,
-    offset: u64,
-}
-
-impl Answer<crate::fs::list::Snapshot> for Listed {
-    fn ok(mut self, names: crate::fs::list::Snapshot) {
-        for (offset, name) in [(1, "."), (2, "..")] {
-            if self.offset < offset && self.reply.add(self.ino, offset, file_type(FileKind::Directory), name) {
-                return self.reply.ok();
-            }
-        }
-        let skipped = self.offset.saturating_sub(2) as usize;
-        for (index, (name, entry)) in names.iter().enumerate().skip(skipped) {
-            let next = index as u64 + 3;
-            if self.reply.add(INodeNo(entry.ino.0), next, file_type(entry.attr.kind), &**name) {
-                break;
-            }
-        }
-        self.reply.ok();
-    }
-
-    fn error(self, errno: Errno) {
-        self.reply.error(errno);
-    }
-}
-
-/// The same with attributes; every entry that is told counts as a lookup.
-struct ListedPlus {
-    reply: ReplyDirectoryPlus,
-    ino: INodeNo,
-    offset: u64,
-    fs: Arc<Fs>,
-}
-
-impl Answer<crate::fs::list::Snapshot> for ListedPlus {
-    fn ok(mut self, names: crate::fs::list::Snapshot) {
-        let own = self.fs.getattr_known(Ino(self.ino.0)).or_else(|| self.fs.getattr_known(ROOT));
-        for (offset, name) in [(1, "."), (2, "..")] {
-            let Some(entry) = own.as_ref().filter(|_| self.offset < offset) else { continue };
-            let attr = file_attr(Ino(self.ino.0), &entry.attr);
-            if self.reply.add(self.ino, offset, name, &entry_ttl(entry), &attr, Generation(0)) {
-                return self.reply.ok();
-            }
-        }
-        let skipped = self.offset.saturating_sub(2) as usize;
-        for (index, (name, entry)) in names.iter().enumerate().skip(skipped) {
-            // Counted first: the kernel may forget it before we have counted it else.
-            self.fs.remember(entry.ino);
-            let (ino, next) = (INodeNo(entry.ino.0), index as u64 + 3);
-            let attr = file_attr(entry.ino, &entry.attr);
-            if self.reply.add(ino, next, &**name, &entry_ttl(entry), &attr, Generation(0)) {
-                self.fs.forget(entry.ino, 1);
-                break;
-            }
-        }
-        self.reply.ok();
-    }
-
-    fn error(self, errno: Errno) {
-        self.reply.error(errno);
     }
 }

@@ -190,3 +190,94 @@ impl Store for Limit {
         self.inner.url(location)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::fault::{Failure, Fault, Rule, When};
+    use crate::store::memory::MemoryStore;
+    use crate::store::retry::{Retry, RetryConfig};
+    use crate::store::{Kind, operation};
+    use futures_util::StreamExt;
+    use futures_util::future::join_all;
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    async fn stand(failure: Failure, requests_max: usize) -> (Arc<Limit>, Location) {
+        let memory = Arc::new(MemoryStore::new(Clock::system()));
+        let location = Location { bucket: BucketName::new("bucket").unwrap(), key: Key::new("k").unwrap() };
+        memory.create_bucket(&location.bucket).await.unwrap();
+        let body = Bytes::from(vec![7; 200_000]);
+        memory.put(&location, body, &ObjectHeaders::default(), &Condition::None).await.unwrap();
+        let rule = Rule { operation: Some(operation::HEAD_OBJECT), when: When::Chance(1.0), failure };
+        let fault = Arc::new(Fault::new(memory, 1, vec![rule]));
+        (Arc::new(Limit::new(fault, NonZeroUsize::new(requests_max).unwrap())), location)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_more_than_allowed_at_once() {
+        let (limit, location) = stand(Failure::Slow(Duration::from_secs(1)), 3).await;
+        let started = Instant::now();
+        let heads = join_all((0..10).map(|_| limit.head(&location, None)));
+        let watch = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(950)).await;
+                assert_eq!(limit.free(), 0);
+            }
+        };
+        let (answers, ()) = tokio::join!(heads, watch);
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(started.elapsed(), Duration::from_secs(4), "ten requests of a second, three at a time");
+        assert_eq!(limit.free(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_body_holds_its_permit_until_it_ends_or_is_dropped() {
+        let (limit, location) = stand(Failure::Refuse, 2).await;
+        let mut read = limit.get(&location, &GetOptions::default()).await.unwrap().body;
+        let dropped = limit.get(&location, &GetOptions::default()).await.unwrap().body;
+        assert_eq!(limit.free(), 0);
+        drop(dropped);
+        assert_eq!(limit.free(), 1);
+        while let Some(piece) = read.next().await {
+            piece.unwrap();
+            assert_eq!(limit.free(), 1);
+        }
+        assert_eq!(limit.free(), 2, "the end frees it, though the body is still there");
+        assert!(read.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_refused_get_and_a_request_that_is_given_up_hold_nothing() {
+        let (limit, location) = stand(Failure::Slow(Duration::from_secs(3600)), 1).await;
+        let missing = Location { key: Key::new("missing").unwrap(), ..location.clone() };
+        assert!(limit.get(&missing, &GetOptions::default()).await.is_err());
+        assert_eq!(limit.free(), 1);
+        let mut given_up = Box::pin(limit.head(&location, None));
+        assert!(futures_util::poll!(&mut given_up).is_pending());
+        assert_eq!(limit.free(), 0);
+        drop(given_up);
+        assert_eq!(limit.free(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_queue_is_no_silence_while_the_store_answers_others() {
+        let (limit, location) = stand(Failure::Slow(Duration::from_secs(50)), 1).await;
+        let retry = Retry::new(limit, RetryConfig::default());
+        let started = Instant::now();
+        let answers = join_all((0..10).map(|_| retry.head(&location, None))).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(started.elapsed(), Duration::from_secs(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_queue_before_a_dead_store_ends_in_time() {
+        let (limit, location) = stand(Failure::Slow(Duration::from_secs(1_000_000)), 1).await;
+        let retry = Retry::new(limit, RetryConfig::default());
+        let started = Instant::now();
+        let answers = join_all((0..10).map(|_| retry.head(&location, None))).await;
+        assert!(answers.into_iter().all(|answer| answer.unwrap_err().kind == Kind::TimedOut));
+        assert_eq!(started.elapsed(), Duration::from_secs(60));
+    }
+}

@@ -332,3 +332,114 @@ fn acl_of<'a>(buckets: &'a mut Buckets<'_>, request: &Request<'_>) -> Result<&'a
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ETag;
+
+    fn at(key: &str) -> Location {
+        Location { bucket: BucketName::new("bucket").unwrap(), key: Key::new(key).unwrap() }
+    }
+
+    async fn stand(limits: MemoryLimits) -> (MemoryStore, Clock) {
+        let clock = Clock::fixed(UNIX_EPOCH + Duration::from_millis(1_700_000_000_700));
+        let store = MemoryStore::with_limits(clock.clone(), limits);
+        store.create_bucket(&at("k").bucket).await.unwrap();
+        (store, clock)
+    }
+
+    async fn put(store: &MemoryStore, key: &str, bytes: &'static str) -> ETag {
+        let headers = ObjectHeaders::default();
+        store.put(&at(key), Bytes::from(bytes), &headers, &Condition::None).await.unwrap().etag
+    }
+
+    #[tokio::test]
+    async fn tags_and_times_are_those_of_s3() {
+        let (store, clock) = stand(MemoryLimits::default()).await;
+        assert_eq!(put(&store, "k", "hello").await.as_str(), "5d41402abc4b2a76b9719d911017c592");
+        clock.advance(Duration::from_millis(400));
+        put(&store, "later", "x").await;
+        let modified = async |key| store.head(&at(key), None).await.unwrap().modified;
+        assert_eq!(modified("k").await, UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        assert_eq!(modified("later").await, UNIX_EPOCH + Duration::from_secs(1_700_000_001));
+
+        let id = store.create_upload(&at("k"), &ObjectHeaders::default()).await.unwrap();
+        let part = store.upload_part(&at("k"), &id, 1, Bytes::from("hello")).await.unwrap();
+        let written = store.complete_upload(&at("k"), &id, &[part], &Condition::None).await.unwrap();
+        let of_md5 = hex::encode(Md5::digest(Md5::digest("hello")));
+        assert_eq!(written.etag.as_str(), format!("{of_md5}-1"));
+    }
+
+    #[tokio::test]
+    async fn keys_that_no_path_can_name_are_listed_in_pages() {
+        let (store, _) = stand(MemoryLimits { page_keys_max: 1, ..MemoryLimits::default() }).await;
+        for raw in ["", "/", "a/", "a//", "a//b", "a/./c", "a/z", "a0", ".."] {
+            store.put_raw(&at("k").bucket, raw, Bytes::new()).unwrap();
+        }
+        let listed = async |prefix: &str| {
+            let (mut names, mut continuation) = (Vec::new(), None);
+            loop {
+                let request =
+                    ListRequest { prefix: prefix.to_owned(), delimited: true, continuation, ..ListRequest::default() };
+                let page = store.list(&at("k").bucket, &request).await.unwrap();
+                names.extend(page.objects.into_iter().map(|object| object.key));
+                names.extend(page.prefixes);
+                continuation = page.continuation;
+                if continuation.is_none() {
+                    return names;
+                }
+            }
+        };
+        assert_eq!(listed("").await, ["", "..", "/", "a/", "a0"]);
+        assert_eq!(listed("a/").await, ["a/", "a/./", "a//", "a/z"]);
+        assert_eq!(listed("a//").await, ["a//", "a//b"]);
+    }
+
+    #[tokio::test]
+    async fn a_foreign_continuation_is_refused() {
+        let (store, _) = stand(MemoryLimits::default()).await;
+        for token in ["", "a/b", "zz", "00"] {
+            let request = ListRequest { continuation: Some(token.to_owned()), ..ListRequest::default() };
+            let error = store.list(&at("k").bucket, &request).await.unwrap_err();
+            assert_eq!(error.kind, Kind::BadRequest, "{token:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_single_request_moves_only_so_much() {
+        let (store, _) = stand(MemoryLimits { single_bytes_max: 4, ..MemoryLimits::default() }).await;
+        let headers = ObjectHeaders::default();
+        let five = store.put(&at("k"), Bytes::from("12345"), &headers, &Condition::None).await;
+        assert_eq!(five.unwrap_err().kind, Kind::TooLarge);
+        store.put_raw(&at("k").bucket, "k", Bytes::from("12345")).unwrap();
+        let source = CopySource { location: at("k"), if_match: None };
+        let copied = store.copy(&source, &at("to"), &CopyHeaders::Replace(headers.clone())).await;
+        assert_eq!(copied.unwrap_err().kind, Kind::TooLarge);
+        let id = store.create_upload(&at("to"), &headers).await.unwrap();
+        let part = store.upload_part_copy(&at("to"), &id, 1, &source, 0..5).await;
+        assert_eq!(part.unwrap_err().kind, Kind::TooLarge);
+        store.upload_part_copy(&at("to"), &id, 1, &source, 0..4).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_copy_onto_itself_must_change_something() {
+        let (store, _) = stand(MemoryLimits::default()).await;
+        put(&store, "k", "x").await;
+        let source = CopySource { location: at("k"), if_match: None };
+        let keep = |storage_class| CopyHeaders::Keep { acl: None, storage_class };
+        assert_eq!(store.copy(&source, &at("k"), &keep(None)).await.unwrap_err().kind, Kind::BadRequest);
+        store.copy(&source, &at("k"), &keep(Some("COLD".to_owned()))).await.unwrap();
+        assert_eq!(store.head(&at("k"), None).await.unwrap().headers.storage_class.as_deref(), Some("COLD"));
+        store.copy(&source, &at("to"), &keep(None)).await.unwrap();
+        assert_eq!(store.head(&at("to"), None).await.unwrap().headers.storage_class, None, "never the source's");
+    }
+
+    #[tokio::test]
+    async fn a_link_lives_for_a_week_at_most() {
+        let (store, _) = stand(MemoryLimits::default()).await;
+        let link = |expires| store.presign(&PresignRequest { location: at("a b"), expires });
+        assert!(link(PRESIGN_MAX).unwrap().starts_with("memory://bucket/a%20b?"));
+        assert_eq!(link(PRESIGN_MAX + Duration::from_secs(1)).unwrap_err().kind, Kind::BadRequest);
+    }
+}

@@ -219,14 +219,19 @@ impl Source {
         let (range, if_match) = (Some(self.rest.clone()), Some(self.etag.clone()));
         let options = GetOptions { range, if_match, version_id: self.version_id.clone() };
         let answer = self.inner.get(&self.location, &options).await?;
-        // Not every store honours If-Match on a GET.
+        self.check(&answer)?;
+        Ok(answer.body)
+    }
+
+    /// Whether the answer goes on where the body stopped. Not every store honours If-Match on a GET.
+    fn check(&self, answer: &ObjectBody) -> Result<()> {
         if answer.head.etag != self.etag {
             return Err(self.error(Kind::PreconditionFailed, "the object changed while it was read"));
         }
         if answer.range != self.rest {
             return Err(self.error(Kind::Malformed, "another range than was asked for"));
         }
-        Ok(answer.body)
+        Ok(())
     }
 
     fn error(&self, kind: Kind, message: &str) -> Error {
@@ -378,5 +383,229 @@ impl Store for Retry {
 
     fn url(&self, location: &Location) -> String {
         self.inner.url(location)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::fault::{Failure, Fault, Rule, When};
+    use crate::store::memory::MemoryStore;
+    use futures_util::TryStreamExt;
+
+    /// A store with the bucket and the object `k`, faults over it, and retry over those.
+    struct Stand {
+        memory: Arc<MemoryStore>,
+        fault: Arc<Fault>,
+        retry: Retry,
+        location: Location,
+    }
+
+    fn rule(operation: &'static str, when: When, failure: Failure) -> Rule {
+        Rule { operation: Some(operation), when, failure }
+    }
+
+    async fn stand(rules: Vec<Rule>) -> Stand {
+        let memory = Arc::new(MemoryStore::new(Clock::system()));
+        let location = Location { bucket: BucketName::new("bucket").unwrap(), key: Key::new("k").unwrap() };
+        memory.create_bucket(&location.bucket).await.unwrap();
+        put(&*memory, &location, vec![7; 300_000], &Condition::None).await.unwrap();
+        let fault = Arc::new(Fault::new(memory.clone(), 1, rules));
+        let retry = Retry::new(fault.clone(), RetryConfig::default());
+        Stand { memory, fault, retry, location }
+    }
+
+    async fn put(store: &dyn Store, to: &Location, bytes: Vec<u8>, condition: &Condition) -> Result<Written> {
+        store.put(to, bytes.into(), &ObjectHeaders::default(), condition).await
+    }
+
+    async fn collect(body: Body) -> Result<Vec<u8>> {
+        body.try_fold(Vec::new(), |mut all, piece| async move {
+            all.extend_from_slice(&piece);
+            Ok(all)
+        })
+        .await
+    }
+
+    const ALWAYS: When = When::Chance(1.0);
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_grow_and_end_with_the_time() {
+        let stand = stand(vec![rule(op::HEAD_OBJECT, ALWAYS, Failure::Refuse)]).await;
+        let started = Instant::now();
+        let error = stand.retry.head(&stand.location, None).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Unreachable, "the reason is told, not the time");
+        let took = started.elapsed();
+        assert!(took > Duration::from_secs(50) && took <= Duration::from_secs(60), "{took:?}");
+        let calls = stand.fault.calls(op::HEAD_OBJECT);
+        assert!((15..=25).contains(&calls), "{calls} attempts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_that_are_answers_end_with_the_count() {
+        let stand = stand(vec![rule(op::HEAD_OBJECT, ALWAYS, Failure::ServerError)]).await;
+        let error = stand.retry.head(&stand.location, None).await.unwrap_err();
+        assert_eq!(error.kind, Kind::ServerError);
+        assert_eq!(stand.fault.calls(op::HEAD_OBJECT), 25);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_without_an_answer_is_cut() {
+        let never = Duration::from_secs(1_000_000);
+        let stand = stand(vec![rule(op::HEAD_OBJECT, ALWAYS, Failure::Slow(never))]).await;
+        let started = Instant::now();
+        let error = stand.retry.head(&stand.location, None).await.unwrap_err();
+        assert_eq!((error.kind, started.elapsed()), (Kind::TimedOut, Duration::from_secs(60)));
+        assert_eq!(stand.fault.calls(op::HEAD_OBJECT), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_refused_is_not_asked_again() {
+        let stand = stand(vec![]).await;
+        let missing = Location { key: Key::new("missing").unwrap(), ..stand.location.clone() };
+        assert_eq!(stand.retry.head(&missing, None).await.unwrap_err().kind, Kind::NotFound);
+        assert_eq!(stand.fault.calls(op::HEAD_OBJECT), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plain_write_is_repeated_after_an_ambiguous_error() {
+        for failure in [Failure::ServerError, Failure::DoneThenFailed, Failure::Refuse] {
+            let stand = stand(vec![rule(op::PUT_OBJECT, When::Nth(1), failure)]).await;
+            put(&stand.retry, &stand.location, vec![1], &Condition::None).await.unwrap();
+            assert_eq!(stand.fault.calls(op::PUT_OBJECT), 2, "{failure:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conditional_write_is_repeated_only_when_nothing_was_done() {
+        for (failure, kind) in [(Failure::ServerError, Kind::ServerError), (Failure::DoneThenFailed, Kind::Interrupted)]
+        {
+            let stand = stand(vec![rule(op::PUT_OBJECT, When::Nth(1), failure)]).await;
+            let etag = stand.memory.head(&stand.location, None).await.unwrap().etag;
+            let answer = put(&stand.retry, &stand.location, vec![1], &Condition::IfMatch(etag)).await;
+            assert_eq!(answer.unwrap_err().kind, kind, "our own success is never called a conflict");
+            assert_eq!(stand.fault.calls(op::PUT_OBJECT), 1, "{failure:?}");
+        }
+        let stand = stand(vec![rule(op::PUT_OBJECT, When::Nth(1), Failure::Refuse)]).await;
+        let etag = stand.memory.head(&stand.location, None).await.unwrap().etag;
+        put(&stand.retry, &stand.location, vec![1], &Condition::IfMatch(etag)).await.unwrap();
+        assert_eq!(stand.fault.calls(op::PUT_OBJECT), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn completing_and_creating_are_not_repeated_blindly() {
+        let stand = stand(vec![
+            rule(op::COMPLETE_MULTIPART_UPLOAD, When::Nth(1), Failure::DoneThenFailed),
+            rule(op::CREATE_BUCKET, When::Nth(1), Failure::DoneThenFailed),
+        ])
+        .await;
+        let id = stand.retry.create_upload(&stand.location, &ObjectHeaders::default()).await.unwrap();
+        let parts = [stand.retry.upload_part(&stand.location, &id, 1, Bytes::from("x")).await.unwrap()];
+        let answer = stand.retry.complete_upload(&stand.location, &id, &parts, &Condition::None).await;
+        assert_eq!(answer.unwrap_err().kind, Kind::Interrupted);
+        let answer = stand.retry.create_bucket(&BucketName::new("other").unwrap()).await;
+        assert_eq!(answer.unwrap_err().kind, Kind::Interrupted);
+        let own = CopySource { location: stand.location.clone(), if_match: Some(ETag::new("x")) };
+        stand.fault.set_rules(vec![rule(op::COPY_OBJECT, When::Nth(1), Failure::ServerError)]);
+        let headers = CopyHeaders::Replace(ObjectHeaders::default());
+        let answer = stand.retry.copy(&own, &stand.location, &headers).await;
+        assert_eq!(answer.unwrap_err().kind, Kind::ServerError);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_that_we_deleted_ourselves_is_a_success() {
+        let stand = stand(vec![rule(op::DELETE_BUCKET, When::Nth(1), Failure::DoneThenFailed)]).await;
+        stand.memory.delete(&stand.location, None).await.unwrap();
+        stand.retry.delete_bucket(&stand.location.bucket).await.unwrap();
+        let again = stand.retry.delete_bucket(&stand.location.bucket).await;
+        assert_eq!(again.unwrap_err().kind, Kind::NoSuchBucket);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stores_wish_to_wait_is_heard_unless_it_is_too_long() {
+        let mut pursuit = Pursuit::new(RetryConfig::default(), op::HEAD_OBJECT, String::new());
+        let slow_down = |seconds| {
+            let error = Error::new(Kind::Throttled, op::HEAD_OBJECT, "", "");
+            Error { retry_after: Some(Duration::from_secs(seconds)), ..error }
+        };
+        let started = Instant::now();
+        pursuit.wait(slow_down(20), Repeat::IfNotDone).await.unwrap();
+        assert_eq!(started.elapsed(), Duration::from_secs(20));
+        pursuit.wait(slow_down(41), Repeat::Always).await.unwrap_err();
+        assert_eq!(started.elapsed(), Duration::from_secs(20), "given up at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_are_doubled_within_their_bounds() {
+        let mut pursuit = Pursuit::new(RetryConfig::default(), op::HEAD_OBJECT, String::new());
+        for (failures, longest_ms) in [(1, 100), (2, 200), (4, 800), (6, 3200), (7, 5000), (4_000_000, 5000)] {
+            pursuit.failures = failures;
+            let waits: Vec<Duration> = (0..100).map(|_| pursuit.backoff()).collect();
+            let (half, longest) = (Duration::from_millis(longest_ms / 2), Duration::from_millis(longest_ms));
+            assert!(waits.iter().all(|wait| (half..=longest).contains(wait)), "{failures}");
+            assert!(waits.iter().any(|wait| *wait != waits[0]), "all alike: clients would come back together");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_body_goes_on_where_it_stopped() {
+        let cuts = [0, 1, 65_536, 100_000].into_iter().zip(1..);
+        let cuts = cuts.map(|(bytes, nth)| rule(op::GET_OBJECT, When::Nth(nth), Failure::CutBody(bytes)));
+        let stand = stand(cuts.collect()).await;
+        let bytes: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
+        put(&*stand.memory, &stand.location, bytes.clone(), &Condition::None).await.unwrap();
+        let options = GetOptions { range: Some(5..299_000), ..GetOptions::default() };
+        let answer = stand.retry.get(&stand.location, &options).await.unwrap();
+        assert!(collect(answer.body).await.unwrap() == bytes[5..299_000]);
+        assert_eq!(stand.fault.calls(op::GET_OBJECT), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_never_mixes_versions() {
+        let stand = stand(vec![rule(op::GET_OBJECT, When::Nth(1), Failure::CutBody(70_000))]).await;
+        let mut body = stand.retry.get(&stand.location, &GetOptions::default()).await.unwrap().body;
+        assert_eq!(body.next().await.unwrap().unwrap().len(), 65_536);
+        put(&*stand.memory, &stand.location, vec![8; 300_000], &Condition::None).await.unwrap();
+        let rest: Vec<Result<Bytes>> = body.collect().await;
+        assert_eq!(rest.last().unwrap().as_ref().unwrap_err().kind, Kind::PreconditionFailed);
+        let pieces = rest.iter().filter_map(|piece| piece.as_ref().ok());
+        assert!(pieces.flatten().all(|byte| *byte == 7), "bytes of the new version");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_another_version_or_range_is_refused_whatever_the_store_says() {
+        let Stand { memory, location, .. } = stand(vec![]).await;
+        let answer = memory.get(&location, &GetOptions::default()).await.unwrap();
+        let etag = answer.head.etag.clone();
+        let (version_id, body) = (None, None);
+        let mut source = Source { inner: memory, location, version_id, etag: etag.clone(), rest: 0..300_000, body };
+        source.check(&answer).unwrap();
+        source.rest.start = 1;
+        assert_eq!(source.check(&answer).unwrap_err().kind, Kind::Malformed);
+        source.etag = ETag::new("another");
+        assert_eq!(source.check(&answer).unwrap_err().kind, Kind::PreconditionFailed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_without_progress_ends_and_one_with_progress_does_not() {
+        let stand = stand(vec![rule(op::GET_OBJECT, ALWAYS, Failure::CutBody(0))]).await;
+        let answer = stand.retry.get(&stand.location, &GetOptions::default()).await.unwrap();
+        assert_eq!(collect(answer.body).await.unwrap_err().kind, Kind::Interrupted);
+        assert!(stand.fault.calls(op::GET_OBJECT) <= 26);
+
+        // 300 cuts: more than attempts_max, and each one brings bytes.
+        stand.fault.set_rules(vec![rule(op::GET_OBJECT, ALWAYS, Failure::CutBody(1000))]);
+        let answer = stand.retry.get(&stand.location, &GetOptions::default()).await.unwrap();
+        assert_eq!(collect(answer.body).await.unwrap(), vec![7; 300_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_may_pause() {
+        let stand = stand(vec![rule(op::GET_OBJECT, When::Nth(1), Failure::CutBody(70_000))]).await;
+        let mut body = stand.retry.get(&stand.location, &GetOptions::default()).await.unwrap().body;
+        body.next().await.unwrap().unwrap();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(collect(body).await.unwrap().len(), 300_000 - 65_536);
     }
 }

@@ -265,11 +265,11 @@ impl Store for Trace {
     }
 
     async fn get_acl(&self, target: &AclTarget) -> Result<Acl> {
-        self.traced(op::GET_ACL, &subject(target), 0, self.inner.get_acl(target)).await
+        self.traced(op::GET_ACL, target, 0, self.inner.get_acl(target)).await
     }
 
     async fn put_acl(&self, target: &AclTarget, acl: &NewAcl) -> Result<()> {
-        self.traced(op::PUT_ACL, &subject(target), 0, self.inner.put_acl(target, acl)).await
+        self.traced(op::PUT_ACL, target, 0, self.inner.put_acl(target, acl)).await
     }
 
     fn presign(&self, request: &PresignRequest) -> Result<String> {
@@ -281,9 +281,90 @@ impl Store for Trace {
     }
 }
 
-fn subject(target: &AclTarget) -> String {
-    match target {
-        AclTarget::Bucket(bucket) => bucket.to_string(),
-        AclTarget::Object(location) => location.to_string(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::fault::{Failure, Fault, Rule, When};
+    use crate::store::memory::MemoryStore;
+    use crate::store::retry::{Retry, RetryConfig};
+    use crate::store::{AclHeaders, NewAcl};
+    use futures_util::TryStreamExt;
+
+    fn location() -> Location {
+        Location { bucket: BucketName::new("bucket").unwrap(), key: Key::new("k").unwrap() }
+    }
+
+    async fn stand(rules: Vec<Rule>) -> Trace {
+        let memory = Arc::new(MemoryStore::new(Clock::system()));
+        memory.create_bucket(&location().bucket).await.unwrap();
+        let fault = Arc::new(Fault::new(memory, 1, rules));
+        Trace::new(Arc::new(Retry::new(fault, RetryConfig::default())))
+    }
+
+    fn public() -> ObjectHeaders {
+        ObjectHeaders { acl: Some(AclHeaders::Canned("public-read".to_owned())), ..ObjectHeaders::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_bytes_errors_and_time_are_counted() {
+        let slow = Failure::Slow(Duration::from_millis(250));
+        let trace = stand(vec![Rule { operation: Some(op::PUT_OBJECT), when: When::Chance(1.0), failure: slow }]).await;
+        let to = location();
+        for _ in 0..2 {
+            let body = Bytes::from(vec![1; 1000]);
+            trace.put(&to, body, &ObjectHeaders::default(), &Condition::None).await.unwrap();
+        }
+        let range = Some(0..300);
+        let body = trace.get(&to, &GetOptions { range, ..GetOptions::default() }).await.unwrap().body;
+        assert_eq!(trace.snapshot().down_bytes, 0, "nothing has been read yet");
+        body.try_collect::<Vec<Bytes>>().await.unwrap();
+        let missing = Location { key: Key::new("missing").unwrap(), ..to.clone() };
+        trace.head(&missing, None).await.unwrap_err();
+        trace.url(&to);
+
+        assert_eq!(trace.counts(), BTreeMap::from([(op::PUT_OBJECT, 2), (op::GET_OBJECT, 1), (op::HEAD_OBJECT, 1)]));
+        let counts = trace.snapshot();
+        assert_eq!((counts.up_bytes, counts.down_bytes), (2000, 300));
+        assert_eq!(counts.operations[op::PUT_OBJECT].time_us, 500_000);
+        assert_eq!(counts.operations[op::HEAD_OBJECT].errors, BTreeMap::from([("NotFound".to_owned(), 1)]));
+        assert!(counts.operations[op::GET_OBJECT].errors.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_retry_repeats_counts_once_at_the_top() {
+        let rule = |nth| Rule { operation: Some(op::PUT_OBJECT), when: When::Nth(nth), failure: Failure::Refuse };
+        let trace = stand(vec![rule(1), rule(2)]).await;
+        trace.put(&location(), Bytes::from("x"), &ObjectHeaders::default(), &Condition::None).await.unwrap();
+        assert_eq!(trace.counts(), BTreeMap::from([(op::PUT_OBJECT, 1)]));
+        assert_eq!(trace.snapshot().up_bytes, 1);
+    }
+
+    #[tokio::test]
+    async fn writes_that_carry_an_acl_are_counted() {
+        let trace = stand(vec![]).await;
+        let (to, plain) = (location(), ObjectHeaders::default());
+        let source = CopySource { location: to.clone(), if_match: None };
+        trace.put(&to, Bytes::new(), &plain, &Condition::None).await.unwrap();
+        trace.copy(&source, &to, &CopyHeaders::Replace(plain.clone())).await.unwrap();
+        trace.create_upload(&to, &plain).await.unwrap();
+        trace.put_acl(&AclTarget::Object(to.clone()), &NewAcl::Canned("private".to_owned())).await.unwrap();
+        assert_eq!(trace.puts_with_acl_header(), 0);
+        trace.put(&to, Bytes::new(), &public(), &Condition::None).await.unwrap();
+        trace.copy(&source, &to, &CopyHeaders::Replace(public())).await.unwrap();
+        let other = Location { key: Key::new("other").unwrap(), ..to.clone() };
+        let keep = CopyHeaders::Keep { acl: public().acl, storage_class: None };
+        trace.copy(&source, &other, &keep).await.unwrap();
+        trace.create_upload(&to, &public()).await.unwrap();
+        assert_eq!((trace.puts_with_acl_header(), trace.snapshot().puts_with_acl_header), (4, 4));
+    }
+
+    #[tokio::test]
+    async fn counts_survive_json() {
+        let trace = stand(vec![]).await;
+        trace.list_buckets().await.unwrap();
+        let counts = trace.snapshot();
+        let json = serde_json::to_string(&counts).unwrap();
+        assert_eq!(serde_json::from_str::<TraceCounts>(&json).unwrap(), counts);
     }
 }

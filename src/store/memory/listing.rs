@@ -19,7 +19,10 @@ pub(super) fn page(objects: &BTreeMap<String, Object>, request: &ListRequest, ke
     let mut page = ListPage::default();
     let mut from = begin(request)?;
     let mut token = None;
-    while let Some((key, object)) = objects.range::<str, _>((bound(&from), Bound::Unbounded)).next() {
+    // Each entry is looked up anew: behind a folded prefix the walk jumps over all that it folds.
+    while let Some((key, object)) =
+        objects.range::<str, _>((from.as_ref().map(String::as_str), Bound::Unbounded)).next()
+    {
         let Some(rest) = key.strip_prefix(request.prefix.as_str()) else { break };
         if page.objects.len() + page.prefixes.len() >= entries_max {
             page.continuation = token;
@@ -70,14 +73,6 @@ fn behind(folded: &str) -> String {
 /// A token that nobody mistakes for a key.
 fn spell(kind: char, name: &str) -> String {
     hex::encode(format!("{kind}{name}"))
-}
-
-fn bound(from: &Bound<String>) -> Bound<&str> {
-    match from {
-        Bound::Included(at) => Bound::Included(at),
-        Bound::Excluded(at) => Bound::Excluded(at),
-        Bound::Unbounded => Bound::Unbounded,
-    }
 }
 
 fn listed(key: &str, object: &Object) -> ListedObject {

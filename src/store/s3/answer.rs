@@ -66,6 +66,8 @@ fn kind_of_status(request: &Request, status: StatusCode) -> Kind {
         416 => Kind::BadRange,
         429 | 503 => Kind::Throttled,
         500..=599 => Kind::ServerError,
+        // A success that carries an error document of a code unknown here: the store failed on the way.
+        200..=299 => Kind::ServerError,
         300..=499 => Kind::BadRequest,
         _ => Kind::Malformed,
     }
@@ -73,8 +75,9 @@ fn kind_of_status(request: &Request, status: StatusCode) -> Kind {
 
 /// The error that a broken transport stands for.
 pub(super) fn broken(request: &Request, error: reqwest::Error) -> Error {
-    let kind = kind_of_transport(&error);
-    Error { source: None, ..request.error(kind, chain_of(error)) }
+    // Without the URL: a key in it must not be read as a reason.
+    let error = error.without_url();
+    request.error(kind_of_transport(&error), chain_of(error))
 }
 
 fn kind_of_transport(error: &reqwest::Error) -> Kind {
@@ -161,7 +164,7 @@ pub(super) fn content_range(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
     let value = text(headers, "content-range")?;
     let (range, size) = value.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    Some((first.parse().ok()?, last.parse::<u64>().ok()? + 1, size.parse().ok()?))
+    Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, size.parse().ok()?))
 }
 
 fn http_date(text: &str) -> Option<SystemTime> {

@@ -38,6 +38,9 @@ pub(super) async fn get(client: &Client, location: &Location, options: &GetOptio
     if end.checked_sub(start) != Some(length) {
         return Err(plain.error(Kind::Malformed, "Content-Range and Content-Length do not agree"));
     }
+    if options.range.as_ref().is_some_and(|asked| asked.start != start || end > asked.end) {
+        return Err(plain.error(Kind::Malformed, "another range than was asked for"));
+    }
     let head = object_head(&plain, &headers, size_bytes)?;
     let body = client.download(response, length, location.to_string());
     Ok(ObjectBody { head, range: start..end, body })

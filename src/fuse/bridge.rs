@@ -1,0 +1,79 @@
+//! The kernel's side of a mount: runs each request as a task, catches panics, logs errors once and replies.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fuser::{Errno, INodeNo, Request};
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Error, Meaning, Result};
+use crate::fs::{Caller, Fs};
+use crate::tree::Ino;
+
+use super::answer::Answer;
+
+/// The kernel's side of a mount.
+pub(crate) struct Bridge {
+    pub(super) fs: Arc<Fs>,
+    runtime: Handle,
+    tasks: TaskTracker,
+    pub(super) ended: UnboundedSender<()>,
+}
+
+impl Bridge {
+    /// Serves `fs`; `ended` hears when the kernel has let go of the mount.
+    pub(crate) fn new(fs: Arc<Fs>, runtime: Handle, tasks: TaskTracker, ended: UnboundedSender<()>) -> Self {
+        Bridge { fs, runtime, tasks, ended }
+    }
+
+    /// Runs a verb as a task and replies with its result.
+    pub(super) fn serve<T, R, F>(
+        &self,
+        op: &'static str,
+        req: &Request,
+        ino: INodeNo,
+        reply: R,
+        verb: impl FnOnce(Arc<Fs>, Caller) -> F,
+    ) where
+        T: Send + 'static,
+        R: Answer<T>,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (fs, caller, started) = (self.fs.clone(), caller_of(req), Instant::now());
+        let work = AssertUnwindSafe(verb(fs.clone(), caller)).catch_unwind();
+        let task = async move {
+            let result = work.await.unwrap_or_else(|_| Err(Error::new(Meaning::Io, "a panic; please report it")));
+            match result {
+                Ok(value) => reply.ok(value),
+                Err(error) => {
+                    log_error(&fs, op, Ino(ino.0), caller, started, &error);
+                    reply.error(Errno::from_i32(error.errno()));
+                }
+            }
+        };
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+}
+
+fn caller_of(req: &Request) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+}
+
+fn log_error(fs: &Fs, op: &str, ino: Ino, caller: Caller, started: Instant, error: &Error) {
+    let level = if error.meaning().is_expected() { log::Level::Debug } else { log::Level::Warn };
+    if !log::log_enabled!(level) {
+        return;
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    let (path, ms) = (fs.path(ino), started.elapsed().as_millis());
+    log::log!(level, "{op} {path} (process {}, {ms} ms): {text}", caller.pid);
+}

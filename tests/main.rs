@@ -1,0 +1,31 @@
+//! Everything that needs more than one module: one binary, a module per theme.
+
+/// Starting stores and mounts, running tools, asking boto.
+mod harness;
+
+/// The border rules of the code.
+mod tidy;
+
+/// What every store promises: one suite over all of them.
+mod conformance;
+
+/// Every example of the store's own manual, through the mount, with boto as the witness.
+mod manual;
+
+/// How many requests a thing costs.
+mod requests;
+
+/// Ordinary tools at work in a mount.
+mod tools;
+
+/// What two programs, or two clients, see of each other.
+mod sharing;
+
+/// Daemons that die, stores that go away.
+mod crash;
+
+/// Wrong keys, wrong names, wrong places: one line each, nothing half done.
+mod bad_input;
+
+/// Ordinary users, and users beside each other.
+mod users;

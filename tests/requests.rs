@@ -1,0 +1,52 @@
+//! How many requests a thing costs, counted by the daemon itself.
+
+use std::collections::BTreeMap;
+
+use crate::harness::{Kind, Mount, Rig, on};
+
+fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    pairs.iter().map(|(name, count)| (name.to_string(), *count)).collect()
+}
+
+const BOTH: &[Kind] = &[Kind::Rgw, Kind::Embedded];
+
+/// Opening and reading a small file after `ls` is one GET; a new small file is one PUT, also by `echo x > f`; `df` is
+/// one HEAD where the store tells how full the bucket is.
+#[test]
+fn small_things_cost_one_request() {
+    on(BOTH, "small_things_cost_one_request", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!("conn.get_bucket('{bucket}').new_key('d/ten').set_contents_from_string('x' * 10000)"));
+        let mount = Mount::with(
+            rig,
+            &crate::harness::How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..Default::default() },
+        );
+        mount.sh("ls -l d");
+        let read = mount.cost(|| assert_eq!(mount.sh("wc -c < d/ten").trim(), "10000"));
+        assert_eq!(read, counts(&[("GetObject", 1)]), "open + read of a small file after ls");
+        let echo = mount.cost(|| drop(mount.sh("echo x > d/new")));
+        assert_eq!(echo, counts(&[("PutObject", 1)]), "echo x > f");
+        let copied = mount.cost(|| drop(mount.sh("head -c 10000 /dev/zero > d/new2")));
+        assert_eq!(copied, counts(&[("PutObject", 1)]), "a new small file");
+        let df = mount.cost(|| drop(mount.sh("df .")));
+        assert_eq!(df, counts(&[("HeadBucket", 1)]), "df");
+    });
+}
+
+/// `ls -l` of 10,000 objects without POSIX metadata: ten pages, and not one HEAD.
+#[test]
+fn a_listing_costs_its_pages() {
+    let Some(rig) = Rig::start(Kind::Embedded, "a_listing_costs_its_pages") else { return };
+    let bucket = rig.bucket();
+    rig.boto(&format!(
+        "b = conn.get_bucket('{bucket}')\nfor n in range(10000): b.new_key('many/f%05d' % n).set_contents_from_string('x')"
+    ));
+    let mount = Mount::new(&rig, Some(&bucket));
+    let cost = mount.cost(|| {
+        assert_eq!(mount.sh("ls -l many | wc -l").trim(), "10001");
+    });
+    // One page more: the bucket's root, in which the directory is looked up.
+    assert_eq!(cost, counts(&[("ListObjects", 11)]));
+    let again = mount.cost(|| drop(mount.sh("ls many/f00007 many/f09999; ls many/none || true")));
+    assert!(again.values().sum::<u64>() <= 11, "names are answered from the listing: {again:?}");
+}
