@@ -51,7 +51,7 @@ fn wrong_keys_and_buckets_are_told_in_one_line() {
         let with = |more: &[&str], keys| mount(&rig.endpoint, &[&["--state", state], more].concat(), &at, keys);
         refused("wrong key", with(&[], ("nobody", "x")), &at, "access key");
         refused("wrong secret", with(&[], ("alicekey", "wrong")), &at, "secret key is wrong");
-        refused("unknown bucket", with(&["no-such-bucket-here"], ALICE), &at, "does not exist");
+        refused("unknown bucket", with(&["no-such-bucket-here"], ALICE), &at, "there is no bucket");
         refused("dots in the prefix", with(&["bucket/../x"], ALICE), &at, "cannot be mounted");
         refused("unknown option", with(&["-o", "alow_other"], ALICE), &at, "allow_other");
     });
@@ -67,7 +67,7 @@ fn wrong_places_are_told_in_one_line() {
     let state = folder.path().join("state");
     let state = ["--state", state.to_str().expect("UTF-8")];
     refused("no scheme", mount("store.example", &state, &at, ALICE), &at, "https://store.example");
-    refused("no such host", mount("http://no-such-host.invalid", &state, &at, ALICE), &at, "cannot be found");
+    refused("no such host", mount("http://no-such-host.invalid", &state, &at, ALICE), &at, "is not known");
     refused("refused", mount("http://127.0.0.1:9", &state, &at, ALICE), &at, "nothing answers");
     refused("no mountpoint", mount("http://127.0.0.1:9", &state, &folder.path().join("none"), ALICE), &at, "mkdir -p");
     refused("no directory", mount("http://127.0.0.1:9", &state, &file, ALICE), &at, "not a directory");
@@ -122,7 +122,7 @@ fn mountpoints_in_use_are_refused_and_dead_ones_taken_over() {
     let state = first.folder.path().join("state2");
     let (success, words) =
         mount(&rig.endpoint, &["--state", state.to_str().expect("UTF-8"), &bucket], &first.path, ALICE);
-    assert!(!success && words.contains("already mounted"), "{words}");
+    assert!(!success && words.contains("mounted already"), "{words}");
     first.sh("echo kept > f");
     first.kill_9();
     let (success, words) =

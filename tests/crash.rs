@@ -1,10 +1,10 @@
 //! Daemons that die and applications that die; umount and SIGTERM.
 
-use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{How, Kind, Mount, on, wait_for};
+use crate::harness::{How, Kind, Mount, on, try_sh_as, wait_for};
 
 const BOTH: &[Kind] = &[Kind::Rgw, Kind::Embedded];
 
@@ -27,15 +27,13 @@ fn a_killed_daemon_leaves_the_old_object_and_no_upload() {
         mount.sh("echo old > f");
         // Another client's upload, and one that this daemon begins and cannot finish.
         rig.boto(&format!("conn.get_bucket('{bucket}').initiate_multipart_upload('stranger')"));
-        let path = mount.path.join("f");
-        let writer = std::thread::spawn(move || {
-            let mut file = File::create(path).expect("opened");
-            let block = vec![7; 1 << 20];
-            (0..200).try_for_each(|_| file.write_all(&block)).and_then(|()| file.sync_all())
-        });
+        // A process of its own: a handle of ours would be copied into, and closed by, whatever another test starts.
+        let folder = mount.path.clone();
+        let line = "dd if=/dev/zero of=f bs=1M count=200 conv=fsync";
+        let writer = std::thread::spawn(move || try_sh_as(&folder, line, None));
         wait_for("an upload has begun", Duration::from_secs(60), || uploads(rig, &bucket).contains("'f'"));
         mount.kill_9();
-        assert!(writer.join().expect("joined").is_err(), "fsync does not claim what was not stored");
+        assert!(writer.join().expect("joined").0 != 0, "fsync does not claim what was not stored");
         let read = rig.boto(&format!(
             "sys.stdout.write(conn.get_bucket('{bucket}').get_key('f').get_contents_as_string().decode())"
         ));
@@ -56,16 +54,15 @@ fn a_live_mounts_upload_survives_ours() {
         let slow =
             How { bucket: Some(&bucket), state: Some(state.path()), flags: &["--max-requests", "1"], ..How::default() };
         let first = Mount::with(rig, &slow);
-        let path = first.path.join("f");
-        let writer = std::thread::spawn(move || {
-            let mut file = File::create(path).expect("opened");
-            let block = vec![7; 1 << 20];
-            (0..150).try_for_each(|_| file.write_all(&block)).and_then(|()| file.sync_all())
-        });
+        // A process of its own: a handle of ours would be copied into, and closed by, whatever another test starts.
+        let folder = first.path.clone();
+        let line = "dd if=/dev/zero of=f bs=1M count=150 conv=fsync";
+        let writer = std::thread::spawn(move || try_sh_as(&folder, line, None));
         wait_for("an upload has begun", Duration::from_secs(60), || uploads(rig, &bucket).contains("'f'"));
         let second = Mount::with(rig, &slow);
         second.sh("ls > /dev/null");
-        writer.join().expect("joined").expect("stored, though another mount started meanwhile");
+        let (status, words) = writer.join().expect("joined");
+        assert_eq!(status, 0, "stored, though another mount started meanwhile: {words}");
         assert_eq!(first.sh("stat -c %s f").trim(), (150u64 << 20).to_string());
     });
 }
@@ -92,14 +89,28 @@ fn the_end_of_a_mount_loses_nothing() {
     on(BOTH, "the_end_of_a_mount_loses_nothing", |rig| {
         let bucket = rig.bucket();
         let mut mount = Mount::new(rig, Some(&bucket));
-        let mut file = File::create(mount.path.join("open")).expect("made");
-        let (gone, words, _) = mount.umount();
-        assert!(!gone && words.contains(&std::process::id().to_string()), "busy, and by whom: {words}");
+        // A process of its own: a handle of ours would be copied into, and closed by, whatever another test starts.
+        let hold = "import sys; f = open('open', 'wb', 0); print('open', flush=True); sys.stdin.readline(); \
+                    f.write(b'unsaved'); print('written', flush=True); sys.stdin.readline()";
+        let mut holder = Command::new("python3")
+            .args(["-c", hold])
+            .current_dir(&mount.path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 runs");
+        let mut words = BufReader::new(holder.stdout.take().expect("piped")).lines();
+        let mut orders = holder.stdin.take().expect("piped");
+        assert_eq!(words.next().expect("a line").expect("UTF-8"), "open");
+        let (gone, said, _) = mount.umount();
+        assert!(!gone && said.contains(&holder.id().to_string()), "busy, and by whom: {said}");
         mount.sh("echo stored > closed");
-        // From here on no process is started: a child's copy of the handle would be closed, and so stored.
-        file.write_all(b"unsaved").expect("written");
+        orders.write_all(b"\n").expect("ordered");
+        assert_eq!(words.next().expect("a line").expect("UTF-8"), "written");
         mount.terminate();
         assert!(!mount.wait(), "the exit status tells that not all is stored");
+        drop(orders);
+        holder.wait().expect("its end");
         let parked = mount
             .log()
             .lines()
@@ -108,7 +119,6 @@ fn the_end_of_a_mount_loses_nothing() {
         assert_eq!(std::fs::read_to_string(parked.trim()).expect("recoverable"), "unsaved");
         let names = rig.boto(&format!("print([k.name for k in conn.get_bucket('{bucket}').list()])"));
         assert_eq!(names.trim(), "['closed']", "no torso is published");
-        drop(file);
     });
 }
 
@@ -127,9 +137,7 @@ fn what_is_known_answers_while_the_store_is_away() {
     drop(rig);
     let listed = mount.sh("stat . > /dev/null && df . > /dev/null && ls");
     assert_eq!(listed, "f\n");
-    let (status, words) = mount.try_sh("echo y > g");
-    assert!(
-        status != 0 && (words.contains("I/O error") || words.contains("timed out") || words.contains("Input/output")),
-        "{words}"
-    );
+    let write = "python3 -c \"f = open('g', 'w'); f.write('y'); f.close()\"";
+    let (status, words) = mount.try_sh(write);
+    assert!(status != 0 && (words.contains("Errno 5") || words.contains("Errno 110")), "EIO or ETIMEDOUT: {words}");
 }

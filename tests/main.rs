@@ -9,6 +9,9 @@ mod tidy;
 /// What every store promises: one suite over all of them.
 mod conformance;
 
+/// The embedded server, by its own protocol.
+mod serve;
+
 /// Every example of the store's own manual, through the mount, with boto as the witness.
 mod manual;
 
