@@ -165,7 +165,8 @@ impl Acl {
                 Err(s3_error!(InvalidRequest, "Specifying both Canned ACLs and Header Grants is not allowed"))
             }
             Some(name) if profile.canned_acls().contains(&name) => Ok(Acl::canned(name, owner, bucket_owner)),
-            Some(name) => Err(unsupported_canned(name)),
+            Some(name) if profile == Profile::B2 => Err(unsupported_canned(name)),
+            Some(_) => Err(invalid_argument("no such ACL")),
             None if grants.is_empty() => Ok(None),
             None if profile == Profile::B2 => Err(invalid_argument("Grants are not supported by this store.")),
             None => Ok(Some(Acl { owner: owner.to_owned(), grants })),

@@ -8,6 +8,7 @@
 mod acls;
 mod listing;
 mod objects;
+mod real;
 mod stacks;
 mod uploads;
 
@@ -40,6 +41,9 @@ pub struct Expectations {
     pub copy_if_match: bool,
     /// Keys may hold the control characters tab, newline and carriage return.
     pub control_characters: bool,
+    /// Part numbers over 10,000, and uploads that were given up, are refused as S3 documents it. RGW 16.2 takes the
+    /// former and fails inside on the latter.
+    pub strict_uploads: bool,
     /// User metadata over 2 KiB is refused.
     pub metadata_bound: bool,
     /// A GET without a signature is possible with the answer of presign.
@@ -59,6 +63,7 @@ impl Default for Expectations {
             complete_conditions: true,
             copy_if_match: true,
             control_characters: true,
+            strict_uploads: true,
             metadata_bound: true,
             presign: true,
             part_bytes_min: 5 << 20,

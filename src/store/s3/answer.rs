@@ -42,7 +42,9 @@ fn kind(request: &Request, status: StatusCode, told: &ErrorDocument) -> Kind {
         "InvalidRange" => Kind::BadRange,
         "NotImplemented" | "MethodNotAllowed" | "UnsupportedOperation" => Kind::Unsupported,
         "AccessControlListNotSupported" => Kind::Unsupported,
-        "InvalidArgument" | "InvalidRequest" if request.operation == "PutAcl" && told.message.contains("acl") => {
+        "InvalidArgument" | "InvalidRequest"
+            if request.operation == "PutAcl" && told.message.contains("canned acl") =>
+        {
             Kind::Unsupported
         }
         "EntityTooLarge" | "MetadataTooLarge" | "KeyTooLongError" | "RequestHeaderSectionTooLarge" => Kind::TooLarge,

@@ -1,0 +1,55 @@
+//! The S3 adapter, under the whole stack, against the embedded server and a real Ceph RGW.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use dreamfs::clock::Clock;
+use dreamfs::store::Store;
+use dreamfs::store::limit::Limit;
+use dreamfs::store::profile::Profile;
+use dreamfs::store::retry::{Retry, RetryConfig};
+use dreamfs::store::s3::{Addressing, Config, Credentials, Integrity, S3Store, STALL_TIMEOUT_DEFAULT};
+use dreamfs::store::trace::Trace;
+
+use super::{Expectations, run_all};
+use crate::harness::{Kind, Rig};
+
+fn stack(endpoint: &str) -> Arc<dyn Store> {
+    let config = Config {
+        endpoint: endpoint.to_owned(),
+        region: "us-east-1".to_owned(),
+        addressing: Addressing::Auto,
+        anonymous: false,
+        ca_file: None,
+        integrity: Integrity::Auto,
+        stall_timeout: STALL_TIMEOUT_DEFAULT,
+        clock: Clock::system(),
+    };
+    let keys = Credentials { access_key: "alicekey".into(), secret_key: "alicesecret".into(), session_token: None };
+    let s3 = S3Store::new(config, Arc::new(move || Ok(keys.clone())), Arc::new(Profile::new())).expect("made");
+    let limit = Limit::new(Arc::new(s3), NonZeroUsize::new(8).expect("not zero"));
+    Arc::new(Trace::new(Arc::new(Retry::new(Arc::new(limit), RetryConfig::default()))))
+}
+
+/// What both have in common: RGW answers Ok to the owner's second creation, and knows no condition on completing.
+fn expectations() -> Expectations {
+    Expectations {
+        own_bucket_again_is_ok: true,
+        complete_conditions: false,
+        metadata_bound: false,
+        part_bytes_min: 5 << 20,
+        ..Expectations::default()
+    }
+}
+
+#[tokio::test]
+async fn s3_on_the_embedded_server() {
+    let rig = Rig::start(Kind::Embedded, "s3_on_the_embedded_server").expect("always there");
+    run_all(stack(&rig.endpoint), expectations()).await;
+}
+
+#[tokio::test]
+async fn s3_on_ceph_rgw() {
+    let Some(rig) = Rig::start(Kind::Rgw, "s3_on_ceph_rgw") else { return };
+    run_all(stack(&rig.endpoint), Expectations { copy_if_match: false, strict_uploads: false, ..expectations() }).await;
+}
