@@ -86,15 +86,12 @@ impl Fs {
         for file in both {
             guards.push(file.lock.lock().await);
         }
-        let target_is_stored = target.and_then(|ino| self.tree.read(ino, |inode| inode.object.is_some()));
         if let Some(target_file) = target_file.as_ref().filter(|file| self.is_open(file.ino)) {
             target_file.bytes.preserve().await?;
         }
-        match file.bytes.version() {
-            Some(version) => self.move_object(source, &file, &version, &to).await?,
-            // Not stored yet: only the name moves. What the target's name stood for goes now; our bytes come at close.
-            None if target_is_stored == Some(true) && self.is_open(source) => {}
-            None => {}
+        // What is not stored yet only changes its name; its bytes come at close.
+        if let Some(version) = file.bytes.version() {
+            self.move_object(source, &file, &version, &to).await?;
         }
         drop(guards);
         self.forget_file(file);

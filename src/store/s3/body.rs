@@ -13,6 +13,7 @@ use reqwest::Response;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::answer;
+use crate::store::progress::{self, Watch};
 use crate::store::{Body, Error, Kind, Result};
 
 /// Bytes that are handed to the connection at once; after each, the upload counts as moving.
@@ -21,22 +22,26 @@ const UPLOAD_PIECE_BYTES: usize = 256 * 1024;
 /// Bytes of an XML answer at most. A full listing is under 4 MiB; more is no answer to anything that was asked.
 const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// When an upload last moved.
+/// When an upload last moved, told also to the time limit that [`crate::store::retry`] keeps.
 #[derive(Clone)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
+pub(super) struct Progress {
+    moved: Arc<Mutex<Instant>>,
+    watch: Option<Arc<Watch>>,
+}
 
 impl Progress {
     /// Moved just now.
     pub(super) fn new() -> Self {
-        Progress(Arc::new(Mutex::new(Instant::now())))
+        Progress { moved: Arc::new(Mutex::new(Instant::now())), watch: progress::current() }
     }
 
     fn touch(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.watch.iter().for_each(|watch| watch.beat());
     }
 
     fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for `work` as long as something moves; `None` when nothing did for `stall_timeout`.
