@@ -132,3 +132,32 @@ fn mountpoints_in_use_are_refused_and_dead_ones_taken_over() {
     let ended = Command::new(DREAMFS).arg("umount").arg(&first.path).status().expect("runs");
     assert!(ended.success());
 }
+
+/// A clock that is two hours wrong.
+#[test]
+fn a_skewed_clock_is_told() {
+    on(&[Kind::Rgw, Kind::Embedded], "a_skewed_clock_is_told", |rig| {
+        let folder = TempDir::new().expect("room");
+        let line = format!(
+            "mkdir mnt && AWS_ACCESS_KEY_ID=alicekey AWS_SECRET_ACCESS_KEY=alicesecret \
+             faketime -f -2h {DREAMFS} mount --endpoint {} --state state mnt",
+            rig.endpoint
+        );
+        let (status, words) = crate::harness::try_sh_as(folder.path(), &line, None);
+        refused("skewed clock", (status == 0, words), &folder.path().join("mnt"), "clock");
+    });
+}
+
+/// A machine, or a container, without the FUSE device.
+#[test]
+fn a_missing_fuse_device_is_told() {
+    let folder = TempDir::new().expect("room");
+    let mount = format!("{DREAMFS} mount --endpoint http://127.0.0.1:9 --state state mnt");
+    let line = format!("mkdir mnt && unshare -m sh -c 'mount -t tmpfs none /dev && {mount}'");
+    let (status, words) = crate::harness::try_sh_as(folder.path(), &line, None);
+    if words.contains("unshare failed") {
+        println!("skipped: a_missing_fuse_device_is_told: only root has mounts of its own here");
+        return;
+    }
+    refused("no device", (status == 0, words), &folder.path().join("mnt"), "/dev/fuse");
+}
