@@ -8,6 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in pages, since a semaphore counts in 32 bits.
 const PAGE_BYTES: u64 = 4096;
 
+/// How long a claim waits before it asks holders again.
+const SHRINK_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Asks holders to give back about so many bytes.
 type Shrink = Box<dyn Fn(u64) + Send + Sync>;
 
@@ -59,8 +62,15 @@ impl Budget {
         if let Some(claim) = self.try_claim(bytes) {
             return claim;
         }
-        let permits = self.pages.clone().acquire_many_owned(self.pages(bytes)).await;
-        Claim { _pages: permits.expect("the semaphore is never closed") }
+        let waiting = self.pages.clone().acquire_many_owned(self.pages(bytes));
+        tokio::pin!(waiting);
+        loop {
+            // What was in use a moment ago may be given back by now, and nobody else would ask for it.
+            if let Ok(permits) = tokio::time::timeout(SHRINK_AGAIN, &mut waiting).await {
+                return Claim { _pages: permits.expect("the semaphore is never closed") };
+            }
+            self.shrink.get().iter().for_each(|shrink| shrink(bytes));
+        }
     }
 
     /// Bytes that are claimed now.

@@ -144,7 +144,7 @@ impl Cache {
                     break;
                 }
                 let bytes = (size_bytes - index * CHUNK_BYTES).min(CHUNK_BYTES);
-                let claim = match needed {
+                let claim = match needed && run.is_empty() {
                     true => Some(self.budget.claim(bytes).await),
                     false => self.budget.try_claim(bytes),
                 };

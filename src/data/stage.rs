@@ -27,10 +27,17 @@ pub struct Stage {
 impl Stage {
     /// A new, empty staging file in `folder`.
     pub async fn create(folder: &Path) -> Result<Arc<Stage>> {
-        let path = folder.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+        let folder = folder.to_owned();
         let made = off_worker(move || {
-            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-            Ok(Stage { file, path, parked: AtomicBool::new(false) })
+            loop {
+                let path = folder.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+                match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                    Ok(file) => return Ok(Stage { file, path, parked: AtomicBool::new(false) }),
+                    // What a former mount parked keeps its name.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                }
+            }
         });
         made.await.map(Arc::new)
     }

@@ -59,9 +59,12 @@ impl Data {
     /// One COPY, and a look at what came of it: some stores ignore the condition on the source.
     async fn copy_whole(&self, source: &Version, to: &Location, headers: &CopyHeaders) -> Result<Written> {
         let from = CopySource { location: source.location.clone(), if_match: Some(source.etag.clone()) };
+        if source.location == *to && self.inner.store.head(to, None).await?.etag != source.etag {
+            return Err(Error::new(Meaning::Stale, format!("{to}: replaced by another client")));
+        }
         let written = self.inner.store.copy(&from, to, headers).await?;
-        let comparable = |etag: &crate::store::ETag| !etag.as_str().contains('-');
-        if comparable(&source.etag) && comparable(&written.etag) && written.etag != source.etag {
+        let in_parts = |etag: &crate::store::ETag| etag.as_str().contains('-');
+        if in_parts(&source.etag) == in_parts(&written.etag) && written.etag != source.etag {
             return Err(Error::new(Meaning::Stale, format!("{}: changed while it was copied", source.location)));
         }
         Ok(written)

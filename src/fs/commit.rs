@@ -32,7 +32,7 @@ impl Fs {
     /// close(2): what was written is in the store when this answers Ok.
     pub async fn flush(&self, id: HandleId) -> Result<()> {
         match self.files.handle(id)? {
-            Handle::File { file, .. } if file.bytes.is_written() => self.commit(&file).await,
+            Handle::File { file, access } if access.write && file.bytes.is_written() => self.commit(&file).await,
             _ => Ok(()),
         }
     }
@@ -77,7 +77,7 @@ impl Fs {
         let unused = self.tree.read(file.ino, |inode| inode.handles() == 0).unwrap_or(true);
         let kept = file.bytes.is_dirty() && self.tree.place(file.ino).is_some();
         if unused && !kept {
-            self.files.remove(file.ino);
+            self.files.remove_unused(file);
         }
     }
 
@@ -95,6 +95,9 @@ impl Fs {
         let location = match self.tree.place(file.ino) {
             Some(Place::File(location)) => location,
             Some(_) => return Err(Error::new(Meaning::IsDirectory, self.path(file.ino))),
+            None if self.tree.read(file.ino, |inode| inode.is_lost()) == Some(true) => {
+                return Err(Error::new(Meaning::Stale, format!("{}: replaced by another client", self.path(file.ino))));
+            }
             // Unlinked while it was open: there is no name to store it under.
             None => return Ok(()),
         };

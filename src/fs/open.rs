@@ -100,6 +100,17 @@ impl Files {
         files
     }
 
+    /// Takes a file out of the table if the caller is the last who has it. Whoever opens it gets it from the table,
+    /// so nobody can come to have it meanwhile: there are never two contents of one inode.
+    pub(crate) fn remove_unused(&self, file: Arc<OpenFile>) {
+        let mut open = self.open.lock().expect("no panic under this lock");
+        let listed = open.get(&file.ino).is_some_and(|listed| Arc::ptr_eq(listed, &file));
+        // Ours and the table's.
+        if listed && Arc::strong_count(&file) <= 2 {
+            open.remove(&file.ino);
+        }
+    }
+
     /// Takes a file out of the table.
     pub(crate) fn remove(&self, ino: Ino) {
         self.open.lock().expect("no panic under this lock").remove(&ino);
@@ -149,18 +160,27 @@ impl Fs {
             self.check_writable()?;
         }
         let file = self.open_file(ino)?;
+        match self.open_checked(&file, access, caller).await {
+            Ok(()) => Ok(self.files.add_handle(Handle::File { file, access })),
+            Err(error) => {
+                self.forget_file(file);
+                Err(error)
+            }
+        }
+    }
+
+    async fn open_checked(&self, file: &OpenFile, access: Access, caller: Caller) -> Result<()> {
         if let Some(error) = file.take_unheard_failure() {
             return Err(error);
         }
-        let guard = file.lock.lock().await;
+        let _guard = file.lock.lock().await;
         if access.truncate {
-            self.empty(&file, caller);
+            self.empty(file, caller);
         } else if access.read && !file.bytes.is_dirty() {
-            self.validate(&file).await?;
+            self.validate(file).await?;
         }
-        self.tree.pin(ino);
-        drop(guard);
-        Ok(self.files.add_handle(Handle::File { file, access }))
+        self.tree.pin(file.ino);
+        Ok(())
     }
 
     /// The file of an inode, opened by its stored version if it is not in the table yet.

@@ -48,7 +48,8 @@ impl Fs {
         let now = self.clock.now();
         let size_bytes = file.bytes.size_bytes();
         self.tree.update(file.ino, |inode| {
-            inode.local = true;
+            // A commit may have come in between.
+            inode.local = file.bytes.is_dirty();
             inode.times_set = false;
             inode.attr.size_bytes = size_bytes;
             inode.attr.mtime = now;

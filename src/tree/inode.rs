@@ -104,6 +104,8 @@ pub struct Inode {
     pub(super) pins: u32,
     /// Whether no name leads here any more: unlinked, renamed over, or replaced by another client.
     pub(super) detached: bool,
+    /// Whether it was another client who took its name away: what is written to it has nowhere to go.
+    pub(super) lost: bool,
     /// When the store last confirmed it; `None` if it is to be asked again.
     pub(super) checked: Option<Instant>,
     /// The names in it, if it is a directory.
@@ -128,6 +130,11 @@ impl Inode {
     /// Whether no name leads here any more.
     pub fn is_detached(&self) -> bool {
         self.detached
+    }
+
+    /// Whether another client replaced or removed it.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Whether all attributes that the store has are known.

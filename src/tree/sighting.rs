@@ -101,7 +101,7 @@ impl Table {
                 ino
             }
             Some((_, _)) => {
-                self.detach(parent, name);
+                self.lose(parent, name);
                 self.make(parent, name, sighting, now)?
             }
             None => self.make(parent, name, sighting, now)?,

@@ -35,6 +35,7 @@ impl Table {
             lookups: 1,
             pins: 0,
             detached: false,
+            lost: false,
             checked: None,
             directory: Some(Box::default()),
             attr: directory_attr(&defaults, defaults.dir_time),
@@ -187,6 +188,7 @@ impl Table {
             lookups: 0,
             pins: 0,
             detached: false,
+            lost: false,
             checked: Some(now),
             directory: (attr.kind == FileKind::Directory).then(Box::default),
             attr,
@@ -246,6 +248,14 @@ impl Table {
         }
         self.release(ino);
         Some(ino)
+    }
+
+    /// Another client has replaced or removed what the name led to.
+    pub(super) fn lose(&mut self, parent: Ino, name: &str) {
+        if let Some(inode) = self.child(parent, name).and_then(|ino| self.inodes.get_mut(&ino)) {
+            inode.lost = true;
+        }
+        self.detach(parent, name);
     }
 
     pub(super) fn rename(&mut self, parent: Ino, name: &str, new_parent: Ino, new_name: &str) {
@@ -328,10 +338,10 @@ impl Table {
         let Some(directory) = self.directory(ino) else { return };
         let listed: std::collections::HashSet<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
         let gone = directory.names.iter().filter(|(name, _)| !listed.contains(&***name) && !directory.is_touched(name));
-        let is_local = |ino: &Ino| self.inodes.get(ino).is_some_and(|inode| inode.local);
+        let is_local = |ino: &Ino| self.holds_local(*ino);
         let gone: Vec<Arc<str>> = gone.filter(|(_, ino)| !is_local(ino)).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            self.detach(ino, &name);
+            self.lose(ino, &name);
         }
     }
 
@@ -342,10 +352,16 @@ impl Table {
     }
 
     pub(super) fn sight_absent(&mut self, parent: Ino, name: &str) {
-        let local = |ino| self.inodes.get(&ino).is_some_and(|inode: &Inode| inode.local);
-        if self.child(parent, name).is_some_and(|ino| !local(ino)) {
-            self.detach(parent, name);
+        if self.child(parent, name).is_some_and(|ino| !self.holds_local(ino)) {
+            self.lose(parent, name);
         }
+    }
+
+    /// Whether it, or something below it, has what the store has not.
+    fn holds_local(&self, ino: Ino) -> bool {
+        let Some(inode) = self.inodes.get(&ino) else { return false };
+        let below = inode.directory.iter().flat_map(|directory| directory.names.values());
+        inode.local || below.into_iter().any(|child| self.holds_local(*child))
     }
 
     pub(super) fn is_below(&self, ino: Ino, directory: Ino) -> bool {
