@@ -110,6 +110,14 @@ fn an_acl_survives_what_makes_new_versions() {
             assert_eq!(mount.sh("getfattr --only-values -n user.colour f"), "blue", "after {step}");
         }
         assert_eq!(mount.sh("stat -c '%a %s' f"), "600 2\n");
+        // Also one that another client has set since, which leaves no trace in a listing.
+        mount.sh("echo h > h");
+        rig.boto(&format!("conn.get_bucket('{bucket}').get_key('h').set_canned_acl('public-read')"));
+        crate::harness::wait_for("what is known of the ACL grows old", Duration::from_secs(20), || {
+            xattr(&mount, "acl", "h") == "public-read"
+        });
+        mount.sh("echo more >> h && setfattr -n user.s3.refresh -v 1 h");
+        assert_eq!(xattr(&mount, "acl", "h"), "public-read");
     });
 }
 

@@ -114,3 +114,74 @@ fn a_replaced_object_is_never_mixed() {
         assert!(stale || seen.len() == size, "it ends whole or stale, not short");
     });
 }
+
+/// Many who open, append and close one file, with readers in between, lose no line: there is one content per inode.
+#[test]
+fn appenders_and_readers_share_one_content() {
+    on(WITH_REAL, "appenders_and_readers_share_one_content", |rig| {
+        let bucket = rig.bucket();
+        let mut mount = Mount::new(rig, Some(&bucket));
+        mount.sh(
+            ": > log; for w in 1 2 3; do (for n in 1 2 3 4 5 6 7 8 9 10; do flock lock sh -c \"echo $w $n >> log\" || exit 1; done) & \
+             pids=\"$pids $!\"; done; for r in 1 2; do (for n in 1 2 3 4 5 6 7 8 9 10; do cat log > /dev/null || exit 1; done) & \
+             pids=\"$pids $!\"; done; for p in $pids; do wait $p || exit 1; done",
+        );
+        assert_eq!(mount.sh("sort -u log | wc -l").trim(), "30");
+        assert!(mount.umount().2);
+        let stored = rig.boto(&format!(
+            "print(len(conn.get_bucket('{bucket}').get_key('log').get_contents_as_string().splitlines()))"
+        ));
+        assert_eq!(stored.trim(), "30");
+    });
+}
+
+/// What a writer writes to a file that another client has replaced meanwhile is ESTALE at fsync, never a quiet success.
+#[test]
+fn a_writer_of_a_replaced_file_is_told() {
+    on(WITH_REAL, "a_writer_of_a_replaced_file_is_told", |rig| {
+        let bucket = rig.bucket();
+        let how = crate::harness::How { bucket: Some(&bucket), flags: &["--ttl", "1s"], ..Default::default() };
+        let mount = Mount::with(rig, &how);
+        mount.sh("echo ours > f");
+        let mut writer = OpenOptions::new().append(true).open(mount.path.join("f")).expect("opened");
+        rig.boto(&format!("conn.get_bucket('{bucket}').get_key('f').set_contents_from_string('theirs, and longer')"));
+        mount.sh("setfattr -n user.s3.refresh -v 1 . && ls -l > /dev/null && cat f > /dev/null");
+        let written = writer.write_all(b"more").and_then(|()| writer.sync_all());
+        assert!(written.is_err(), "not stored, and said so");
+        assert_eq!(mount.sh("cat f"), "theirs, and longer");
+    });
+}
+
+/// A directory that moves takes along what is created in it meanwhile, or what comes later fails: nothing is left
+/// behind under the old name.
+#[test]
+fn a_moving_directory_leaves_nothing_behind() {
+    on(WITH_REAL, "a_moving_directory_leaves_nothing_behind", |rig| {
+        let bucket = rig.bucket();
+        let mount = Mount::new(rig, Some(&bucket));
+        mount.sh("mkdir p && for n in $(seq 40); do echo $n > p/old$n; done");
+        let made = mount.sh(
+            "(cd p && n=0; while [ $n -lt 60 ]; do n=$((n+1)); echo $n > new$n || break; done; echo $n > ../made) & \
+             mv p p2 && wait; cat made",
+        );
+        assert_eq!(made.trim(), "60", "who stands in the directory moves with it");
+        let left = rig.boto(&format!("print([k.name for k in conn.get_bucket('{bucket}').list('p/')])"));
+        assert_eq!(left.trim(), "[]", "nothing lies under the old name");
+        let moved = rig.boto(&format!(
+            "print(len([k for k in conn.get_bucket('{bucket}').list('p2/') if not k.name.endswith('/')]))"
+        ));
+        assert_eq!(moved.trim(), "100");
+    });
+}
+
+/// Two who create one name exclusively: one of them is told.
+#[test]
+fn exclusive_creation_is_exclusive() {
+    on(ALL, "exclusive_creation_is_exclusive", |rig| {
+        let bucket = rig.bucket();
+        let mount = Mount::new(rig, Some(&bucket));
+        mount.sh("ls -l > /dev/null; echo x > f");
+        let again = OpenOptions::new().write(true).create_new(true).open(mount.path.join("f"));
+        assert_eq!(again.err().map(|error| error.kind()), Some(std::io::ErrorKind::AlreadyExists));
+    });
+}

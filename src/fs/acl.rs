@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Meaning, Result};
 use crate::format::acl::{Acl, CANNED_NAMES, parse_lines};
-use crate::store::{AclHeaders, AclTarget, Kind, NewAcl, PresignRequest};
+use crate::store::{AclHeaders, AclTarget, Kind, Location, NewAcl, PresignRequest};
 use crate::tree::{AclState, Ino, Place};
 
 use super::{Caller, Fs};
@@ -19,10 +19,11 @@ const LINK_EXPIRES_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 impl Fs {
     /// The canned name of the ACL, or `custom`.
     pub(crate) async fn canned_acl(&self, ino: Ino) -> Result<String> {
-        let sent = self.tree.read(ino, |inode| match (&inode.acl, inode.local && inode.object.is_none()) {
-            (AclState::Sent(headers), true) => Some(headers.clone()),
-            _ => None,
-        });
+        let sent =
+            self.tree.read(ino, |inode| match (inode.acl(self.config.ttl), inode.local && inode.object.is_none()) {
+                (AclState::Sent(headers), true) => Some(headers),
+                _ => None,
+            });
         match sent.flatten() {
             Some(None) => Ok("private".to_owned()),
             Some(Some(AclHeaders::Canned(name))) => Ok(name),
@@ -33,11 +34,11 @@ impl Fs {
 
     /// The ACL of a bucket or object, from one request per version.
     pub(crate) async fn acl(&self, ino: Ino) -> Result<Arc<Acl>> {
-        if let Some(AclState::Known(acl)) = self.tree.read(ino, |inode| inode.acl.clone()) {
+        if let Some(AclState::Known(acl)) = self.tree.read(ino, |inode| inode.acl(self.config.ttl)) {
             return Ok(acl);
         }
         let acl = Arc::new(self.store.get_acl(&self.acl_target(ino)?).await.map_err(unsupported_acl)?);
-        self.tree.update(ino, |inode| inode.acl = AclState::Known(acl.clone()));
+        self.tree.update(ino, |inode| inode.set_acl(AclState::Known(acl.clone())));
         Ok(acl)
     }
 
@@ -81,7 +82,7 @@ impl Fs {
         };
         let unstored = self.tree.read(ino, |inode| inode.local && inode.object.is_none()).unwrap_or(false);
         if unstored {
-            self.tree.update(ino, |inode| inode.acl = AclState::Sent(Some(headers)));
+            self.tree.update(ino, |inode| inode.set_acl(AclState::Sent(Some(headers))));
             return Ok(());
         }
         let stored = self.store.put_acl(&target, &new).await;
@@ -93,7 +94,7 @@ impl Fs {
             log::warn!("{}: this store has no object ACLs; change the bucket's ({error})", self.path(ino));
         }
         stored.map_err(unsupported_acl)?;
-        self.tree.update(ino, |inode| inode.acl = AclState::Unknown);
+        self.tree.update(ino, |inode| inode.set_acl(AclState::Unknown));
         Ok(())
     }
 
@@ -114,7 +115,7 @@ impl Fs {
 
     /// The ACL that must ride on the next version of an inode's object, so that it keeps what it has.
     pub(crate) async fn riding_acl(&self, ino: Ino) -> Result<Option<AclHeaders>> {
-        let state = self.tree.read(ino, |inode| inode.acl.clone()).unwrap_or_default();
+        let state = self.tree.read(ino, |inode| inode.acl(self.config.ttl)).unwrap_or_default();
         let stored = self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false);
         let location = self.files.get(ino).and_then(|file| file.bytes.version()).map(|version| version.location);
         let location = location.or_else(|| self.tree.place(ino).and_then(|place| place.location()));
@@ -123,7 +124,7 @@ impl Fs {
         };
         let (riding, learned) = self.riding_acl_of(&state, &AclTarget::Object(location)).await?;
         if let Some(learned) = learned {
-            self.tree.update(ino, |inode| inode.acl = AclState::Known(learned));
+            self.tree.update(ino, |inode| inode.set_acl(AclState::Known(learned)));
         }
         Ok(riding)
     }
@@ -141,7 +142,9 @@ impl Fs {
             AclState::Unknown => match self.store.get_acl(target).await {
                 Ok(acl) => Arc::new(acl),
                 Err(error) if matches!(error.kind, Kind::Unsupported | Kind::AccessDenied | Kind::NotFound) => {
-                    log::debug!("{target:?}: its ACL cannot be read and is not kept: {error}");
+                    log::warn!(
+                        "{target}: its ACL cannot be read, so its next version has the store's default: {error}"
+                    );
                     return Ok((None, None));
                 }
                 Err(error) => return Err(error.into()),
@@ -151,6 +154,23 @@ impl Fs {
             return Ok((None, Some(acl)));
         }
         Ok((acl.as_headers(), Some(acl)))
+    }
+
+    /// Puts an ACL back onto a version that was just made, where no header could carry it.
+    pub(crate) async fn finish_acl(&self, acl: Option<Arc<Acl>>, location: &Location) -> Result<()> {
+        let Some(acl) = acl.filter(|acl| !acl.fits_headers() && self.profile.object_acl() != Some(false)) else {
+            return Ok(());
+        };
+        let target = AclTarget::Object(location.clone());
+        self.store.put_acl(&target, &NewAcl::Full((*acl).clone())).await.map_err(unsupported_acl)
+    }
+
+    /// The ACL of an inode's object, if the store has told it.
+    pub(crate) fn known_acl(&self, ino: Ino) -> Option<Arc<Acl>> {
+        match self.tree.read(ino, |inode| inode.acl(Duration::MAX))? {
+            AclState::Known(acl) => Some(acl),
+            AclState::Sent(_) | AclState::Unknown => None,
+        }
     }
 
     /// On a store of which nothing is known: whether an object's ACL is just its bucket's, as on stores that have

@@ -92,6 +92,14 @@ impl Fs {
 
     /// The same, with the file's lock held, also for a clean file whose attributes changed.
     pub(crate) async fn commit_locked(&self, file: &OpenFile) -> Result<()> {
+        if self.tree.place(file.ino).is_none() && self.tree.read(file.ino, |inode| inode.is_lost()) != Some(true) {
+            // Unlinked while it was open: there is no name to store it under.
+            return Ok(());
+        }
+        let headers = self.headers_to_store(file.ino).await?;
+        let acl = self.known_acl(file.ino);
+        self.keep_attributes(file.ino).await?;
+        let _moving = self.moving.read().await;
         let location = match self.tree.place(file.ino) {
             Some(Place::File(location)) => location,
             Some(_) => return Err(Error::new(Meaning::IsDirectory, self.path(file.ino))),
@@ -101,11 +109,9 @@ impl Fs {
             // Unlinked while it was open: there is no name to store it under.
             None => return Ok(()),
         };
-        let headers = self.headers_to_store(file.ino).await?;
-        self.keep_attributes(file.ino).await?;
         let version = file.bytes.commit(&location, &headers, &Condition::None).await?;
         self.stored(file.ino, &version, headers, file.bytes.is_dirty());
-        Ok(())
+        self.finish_acl(acl, &location).await
     }
 
     /// Stores everything that no handle holds open, and answers what could not be stored.

@@ -40,15 +40,16 @@ impl Fs {
     }
 
     async fn store_link(&self, ino: Ino, target: Bytes) -> Result<()> {
-        let Place::File(location) = self.place(ino)? else {
-            return Err(Error::new(Meaning::IsDirectory, self.path(ino)));
-        };
         self.tree.update(ino, |inode| {
             inode.local = true;
-            inode.acl = AclState::Sent(self.created_acl());
+            inode.set_acl(AclState::Sent(self.created_acl()));
         });
         self.keep_attributes(ino).await?;
         let headers = self.headers_to_store(ino).await?;
+        let _moving = self.moving.read().await;
+        let Place::File(location) = self.place(ino)? else {
+            return Err(Error::new(Meaning::IsDirectory, self.path(ino)));
+        };
         let size_bytes = target.len() as u64;
         let written = self.store.put(&location, target, &headers, &Condition::None).await?;
         self.tree.update(ino, |inode| {

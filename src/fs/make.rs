@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::BucketName;
-use crate::store::{Condition, Kind, Location};
+use crate::store::{Condition, Kind};
 use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Object, Place};
 
 use super::open::{Access, Handle, HandleId};
@@ -93,6 +93,9 @@ impl Fs {
             return Err(Error::new(Meaning::NotPermitted, "only buckets, made by mkdir, lie at the account's level"));
         }
         if let Some(entry) = self.find(parent, name).await? {
+            if access.exclusive {
+                return Err(Error::new(Meaning::Exists, name));
+            }
             let id = self.open(entry.ino, access, caller).await?;
             self.tree.remember(entry.ino);
             return Ok((entry, id));
@@ -106,7 +109,7 @@ impl Fs {
         }
         self.tree.update(entry.ino, |inode| {
             inode.local = true;
-            inode.acl = AclState::Sent(self.created_acl());
+            inode.set_acl(AclState::Sent(self.created_acl()));
         });
         let file = self.files.get_or_insert(entry.ino, || Ok(self.data.create()))?;
         self.note_names_changed(parent);
@@ -134,21 +137,25 @@ impl Fs {
 
     /// Stores the marker of a directory with these attributes, keeping what else it has.
     pub(crate) async fn put_marker(&self, ino: Ino, attr: &Attr) -> Result<()> {
-        let Some(location) = self.tree.place(ino).and_then(|place| place.location()) else { return Ok(()) };
+        if self.tree.place(ino).and_then(|place| place.location()).is_none() {
+            return Ok(());
+        }
         let old = self.tree.update(ino, |inode| std::mem::replace(&mut inode.attr, *attr));
-        let stored = self.store_marker(ino, &location).await;
+        let stored = self.store_marker(ino).await;
         if let (Err(_), Some(old)) = (&stored, old) {
             self.tree.update(ino, |inode| inode.attr = old);
         }
         stored
     }
 
-    async fn store_marker(&self, ino: Ino, location: &Location) -> Result<()> {
+    async fn store_marker(&self, ino: Ino) -> Result<()> {
         if self.tree.read(ino, |inode| inode.object.is_none()) == Some(true) {
-            self.tree.update(ino, |inode| inode.acl = AclState::Sent(self.created_acl()));
+            self.tree.update(ino, |inode| inode.set_acl(AclState::Sent(self.created_acl())));
         }
         let headers = self.headers_to_store(ino).await?;
-        let written = self.store.put(location, Bytes::new(), &headers, &Condition::None).await?;
+        let _moving = self.moving.read().await;
+        let Some(location) = self.place(ino)?.location() else { return Ok(()) };
+        let written = self.store.put(&location, Bytes::new(), &headers, &Condition::None).await?;
         self.tree.update(ino, |inode| {
             inode.object = Some(Object {
                 etag: written.etag,

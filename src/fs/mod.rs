@@ -16,7 +16,7 @@
 //! | [`statfs`] | statfs |
 //!
 //! Lock order: a file's async lock ([`open::OpenFile::lock`]; two of them in ascending inode order), then the tree's
-//! own lock inside its methods. A directory's listing lock is taken with no file lock held.
+//! own lock inside its methods, with [`Fs::moving`] between the two. A directory's listing lock is taken with no file lock held.
 
 pub mod acl;
 pub mod attr;
@@ -122,6 +122,9 @@ pub struct Fs {
     pub(crate) profile: Arc<Profile>,
     pub(crate) clock: Clock,
     invalidations: UnboundedSender<Invalidation>,
+    /// Read from when a key is taken from the tree until it is stored, written while a directory moves: what is stored
+    /// meanwhile would stay behind under the old name. Taken after file locks, and never twice by one task.
+    pub(crate) moving: tokio::sync::RwLock<()>,
     /// One lock per directory that is being listed, so that many who ask cost one listing.
     listing_locks: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     /// Buckets that may not be entered or do not exist, and when that was found out.
@@ -149,6 +152,7 @@ impl Fs {
             profile,
             clock,
             invalidations,
+            moving: tokio::sync::RwLock::default(),
             listing_locks: Mutex::default(),
             refused_buckets: Mutex::default(),
             usage: Mutex::default(),

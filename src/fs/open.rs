@@ -29,6 +29,8 @@ pub struct Access {
     pub write: bool,
     /// Emptied at once (O_TRUNC).
     pub truncate: bool,
+    /// Only if there is no such name yet (O_EXCL).
+    pub exclusive: bool,
 }
 
 /// A file that is open, or that has bytes which are not yet stored.

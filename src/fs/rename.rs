@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::data::Version;
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::{BucketName, Prefix};
-use crate::store::{AclTarget, CopyHeaders, Key, ListRequest, ListedObject, Location};
+use crate::store::{Acl, AclHeaders, AclTarget, CopyHeaders, Key, ListRequest, ListedObject, Location};
 use crate::tree::{AclState, FileKind, Ino, Place};
 
 use super::open::OpenFile;
@@ -23,6 +23,15 @@ const COPIES_AT_ONCE: usize = 16;
 
 /// Keys of one DeleteObjects request at most (S3 API reference).
 const DELETES_MAX: usize = 1000;
+
+/// From where to where a name moves.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    parent: Ino,
+    name: &'a str,
+    new_parent: Ino,
+    new_name: &'a str,
+}
 
 /// An object of a directory that is being moved, and where it went.
 struct Moved {
@@ -57,15 +66,15 @@ impl Fs {
             return Err(Error::new(Meaning::CrossDevice, "a bucket cannot be renamed; mv copies it"));
         }
         let target_kind = target.and_then(|ino| self.kind(ino));
+        let names = Names { parent, name, new_parent, new_name };
         match (self.kind(source), target_kind) {
             (Some(FileKind::Directory), Some(FileKind::Directory) | None) => {
-                self.rename_directory(source, target, new_parent, new_name).await?;
+                self.rename_directory(source, target, names).await?;
             }
             (Some(FileKind::Directory), Some(_)) => return Err(Error::new(Meaning::NotDirectory, new_name)),
             (_, Some(FileKind::Directory)) => return Err(Error::new(Meaning::IsDirectory, new_name)),
-            (_, _) => self.rename_file(source, target, new_parent, new_name).await?,
+            (_, _) => self.rename_file(source, target, names).await?,
         }
-        self.tree.rename(parent, name, new_parent, new_name);
         if let Some(target) = target.filter(|target| !self.is_open(*target)) {
             self.files.remove(target);
         }
@@ -76,8 +85,8 @@ impl Fs {
         self.keep_attributes(source).await
     }
 
-    async fn rename_file(&self, source: Ino, target: Option<Ino>, new_parent: Ino, new_name: &str) -> Result<()> {
-        let to = self.file_location(new_parent, new_name)?;
+    async fn rename_file(&self, source: Ino, target: Option<Ino>, names: Names<'_>) -> Result<()> {
+        let to = self.file_location(names.new_parent, names.new_name)?;
         let file = self.open_file(source)?;
         let target_file = target.and_then(|ino| self.files.get(ino));
         let mut both: Vec<&Arc<OpenFile>> = [Some(&file), target_file.as_ref()].into_iter().flatten().collect();
@@ -93,9 +102,15 @@ impl Fs {
         if let Some(version) = file.bytes.version() {
             self.move_object(source, &file, &version, &to).await?;
         }
+        // With the locks held: a commit of the file takes its key from the tree.
+        self.move_name(names);
         drop(guards);
         self.forget_file(file);
         Ok(())
+    }
+
+    fn move_name(&self, names: Names<'_>) {
+        self.tree.rename(names.parent, names.name, names.new_parent, names.new_name);
     }
 
     /// Copies a stored file to its new key and deletes the old one.
@@ -105,6 +120,7 @@ impl Fs {
             self.tree.read(source, |inode| inode.object.as_ref().and_then(|object| object.storage_class.clone()));
         let headers = CopyHeaders::Keep { acl, storage_class: class.flatten() };
         let moved = self.data.copy_object(version, to, &headers).await?;
+        self.finish_acl(self.known_acl(source), to).await?;
         self.store.delete(&version.location, None).await?;
         self.note_moved(source, &moved);
         file.bytes.rebase(moved);
@@ -130,8 +146,8 @@ impl Fs {
         }
     }
 
-    async fn rename_directory(&self, source: Ino, target: Option<Ino>, new_parent: Ino, new_name: &str) -> Result<()> {
-        if self.tree.is_below(new_parent, source) {
+    async fn rename_directory(&self, source: Ino, target: Option<Ino>, names: Names<'_>) -> Result<()> {
+        if self.tree.is_below(names.new_parent, source) {
             return Err(Error::new(Meaning::InvalidArgument, "a directory cannot move into itself"));
         }
         if let Some(target) = target {
@@ -140,13 +156,14 @@ impl Fs {
         let Place::Directory { bucket, prefix } = self.place(source)? else {
             return Err(Error::new(Meaning::NotDirectory, self.path(source)));
         };
-        let new_key = self.file_location(new_parent, new_name)?;
-        let new_prefix = Prefix::new(new_key.key.as_str()).map_err(|why| super::bad_name(new_name, why))?;
+        let new_key = self.file_location(names.new_parent, names.new_name)?;
+        let new_prefix = Prefix::new(new_key.key.as_str()).map_err(|why| super::bad_name(names.new_name, why))?;
         let below: Vec<_> = self.files.all().into_iter().filter(|file| self.tree.is_below(file.ino, source)).collect();
         let mut guards = Vec::with_capacity(below.len());
         for file in &below {
             guards.push(file.lock.lock().await);
         }
+        let _moving = self.moving.write().await;
         let objects = self.objects_below(&bucket, &prefix).await?;
         let moves = self.checked_moves(&bucket, &prefix, &new_key.bucket, &new_prefix, objects)?;
         let moved = self.copy_all(moves).await?;
@@ -157,6 +174,11 @@ impl Fs {
             if let Some(file) = below.iter().find(|file| file.ino == ino && file.bytes.version().is_some()) {
                 file.bytes.rebase(one.version.clone());
             }
+        }
+        self.move_name(names);
+        drop(guards);
+        for file in below {
+            self.forget_file(file);
         }
         Ok(())
     }
@@ -199,10 +221,11 @@ impl Fs {
 
     async fn copy_all(&self, moves: Vec<(ListedObject, Location, Location, String)>) -> Result<Vec<Moved>> {
         let copies = stream::iter(moves).map(|(object, from, to, below)| async move {
-            let acl = self.acl_of_object(&from).await?;
+            let (acl, known) = self.acl_of_object(&from).await?;
             let headers = CopyHeaders::Keep { acl, storage_class: object.storage_class };
             let source = Version { location: from.clone(), etag: object.etag, size_bytes: object.size_bytes };
             let version = self.data.copy_object(&source, &to, &headers).await?;
+            self.finish_acl(known, &to).await?;
             Ok::<_, Error>(Moved { below, from: from.key, version })
         });
         let results: Vec<Result<Moved>> = copies.buffer_unordered(COPIES_AT_ONCE).collect().await;
@@ -236,9 +259,8 @@ impl Fs {
         }
     }
 
-    /// The ACL that must ride on a copy of an object that has no inode here.
-    async fn acl_of_object(&self, location: &Location) -> Result<Option<crate::store::AclHeaders>> {
-        let state = AclState::Unknown;
-        self.riding_acl_of(&state, &AclTarget::Object(location.clone())).await.map(|(riding, _)| riding)
+    /// The ACL that must ride on a copy of an object that has no inode here, and the whole of it.
+    async fn acl_of_object(&self, location: &Location) -> Result<(Option<AclHeaders>, Option<Arc<Acl>>)> {
+        self.riding_acl_of(&AclState::Unknown, &AclTarget::Object(location.clone())).await
     }
 }

@@ -56,6 +56,7 @@ fn access_of(flags: OpenFlags) -> Access {
         read: mode != OpenAccMode::O_WRONLY,
         write: mode != OpenAccMode::O_RDONLY,
         truncate: session::truncates(flags.0),
+        exclusive: session::is_exclusive(flags.0),
     }
 }
 

@@ -94,6 +94,11 @@ pub(super) fn truncates(flags: i32) -> bool {
     flags & libc::O_TRUNC != 0
 }
 
+/// Whether open(2) flags demand a new file.
+pub(super) fn is_exclusive(flags: i32) -> bool {
+    flags & libc::O_EXCL != 0
+}
+
 /// Whether a mode is that of a regular file.
 pub(super) fn is_regular(mode: u32) -> bool {
     mode & libc::S_IFMT == libc::S_IFREG

@@ -14,7 +14,7 @@ impl Table {
             inode.checked = None;
             if !inode.local {
                 inode.asked = false;
-                inode.acl = AclState::Unknown;
+                inode.set_acl(AclState::Unknown);
                 inode.object.iter_mut().for_each(|object| object.headers = None);
             }
             if let Some(directory) = &mut inode.directory {

@@ -3,7 +3,7 @@
 //! Passive data. What the fields mean together is decided in [`super`]; nothing here knows a store or a clock.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::format::acl::Acl;
 use crate::store::{AclHeaders, BucketName, ETag, Key, ObjectHeaders};
@@ -116,8 +116,8 @@ pub struct Inode {
     pub(super) pending: Option<Arc<ObjectHeaders>>,
     /// Whether a HEAD was answered for this version, if only by "not found": a directory need not have a marker.
     pub(super) asked: bool,
-    /// The ACL of the object behind it.
-    pub acl: AclState,
+    /// The ACL of the object behind it, and since when that is known.
+    pub(super) acl: (AclState, Instant),
     /// The object behind it; `None` for what is not (yet) stored, and for a directory without a known marker.
     pub object: Option<Object>,
     /// Whether this mount has content or attributes that the store has not: the store's view does not count then.
@@ -145,6 +145,18 @@ impl Inode {
     /// Notes that the store was asked for attributes and has none.
     pub fn set_attributes_known(&mut self) {
         self.asked = true;
+    }
+
+    /// What is known of the ACL. What was learned longer than `ttl` ago of an object that is stored may have been
+    /// changed by others, who leave no other trace.
+    pub fn acl(&self, ttl: Duration) -> AclState {
+        let (state, since) = &self.acl;
+        if self.object.is_some() && since.elapsed() > ttl { AclState::Unknown } else { state.clone() }
+    }
+
+    /// Notes what is known of the ACL, from now on.
+    pub fn set_acl(&mut self, state: AclState) {
+        self.acl = (state, Instant::now());
     }
 
     /// Notes headers that the next version is to have.

@@ -142,7 +142,7 @@ fn take_in(inode: &mut Inode, sighting: Sighting, defaults: &Defaults, now: Inst
         }
         Sighting::Full(attr, object) => {
             if inode.object.as_ref().is_none_or(|known| !same_version(known, &object)) {
-                inode.acl = AclState::Unknown;
+                inode.set_acl(AclState::Unknown);
             }
             inode.attr = attr;
             inode.object = Some(object);
@@ -156,7 +156,7 @@ fn take_in(inode: &mut Inode, sighting: Sighting, defaults: &Defaults, now: Inst
                 inode.attr = Sighting::Listed(object.clone()).attr(defaults);
                 inode.object = Some(object);
                 inode.asked = false;
-                inode.acl = AclState::Unknown;
+                inode.set_acl(AclState::Unknown);
             }
         },
     }
