@@ -16,7 +16,7 @@
 //! | [`statfs`] | statfs |
 //!
 //! Lock order: a file's async lock ([`open::OpenFile::lock`]; two of them in ascending inode order), then the tree's
-//! own lock inside its methods, with [`Fs::moving`] between the two. A directory's listing lock is taken with no file lock held.
+//! own lock inside its methods, with `Fs::moving` between the two. A directory's listing lock is taken with no file lock held.
 
 pub mod acl;
 pub mod attr;
