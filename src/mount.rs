@@ -52,6 +52,7 @@ struct Running {
 
 /// Mounts and serves until the mount is gone; `ready` is called when it can be used. The error is one line.
 pub fn run(config: config::Mount, ready: impl FnOnce()) -> Result<(), String> {
+    data::budget::return_freed_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let result = runtime.block_on(serve(config, ready));

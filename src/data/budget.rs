@@ -8,6 +8,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in pages, since a semaphore counts in 32 bits.
 const PAGE_BYTES: u64 = 4096;
 
+/// Buffers from this size on are mapped one by one: the default of glibc, but fixed.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES_MIN: libc::c_int = 128 << 10;
+
 /// How long a claim waits before it asks holders again.
 const SHRINK_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -81,6 +85,17 @@ impl Budget {
     /// Bytes that can be claimed in all.
     pub fn bytes_max(&self) -> u64 {
         u64::from(self.pages_max) * PAGE_BYTES
+    }
+}
+
+/// Makes freed buffers go back to the system at once. Without it the allocator raises its own threshold as soon as it
+/// has seen a large buffer freed, keeps such buffers in one arena per thread, and holds twice what is claimed here.
+/// To be called before the first buffer is made.
+pub fn return_freed_buffers() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) takes two numbers and touches only the allocator's own settings.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
     }
 }
 
