@@ -29,7 +29,15 @@ pub struct Budget {
 /// Bytes that are held; given back when dropped.
 #[derive(Debug)]
 pub struct Claim {
-    _pages: OwnedSemaphorePermit,
+    pages: OwnedSemaphorePermit,
+}
+
+impl Claim {
+    /// Takes a part of it out, as much of `bytes` as there is.
+    pub fn split(&mut self, bytes: u64) -> Claim {
+        let pages = usize::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(usize::MAX).min(self.pages.num_permits());
+        Claim { pages: self.pages.split(pages).expect("no more than there is") }
+    }
 }
 
 impl Budget {
@@ -58,7 +66,7 @@ impl Budget {
             self.shrink.get().iter().for_each(|shrink| shrink(bytes));
             claim()
         })?;
-        Some(Claim { _pages: permits })
+        Some(Claim { pages: permits })
     }
 
     /// Claims bytes, waiting for them. More than the whole budget is the whole budget.
@@ -71,7 +79,7 @@ impl Budget {
         loop {
             // What was in use a moment ago may be given back by now, and nobody else would ask for it.
             if let Ok(permits) = tokio::time::timeout(SHRINK_AGAIN, &mut waiting).await {
-                return Claim { _pages: permits.expect("the semaphore is never closed") };
+                return Claim { pages: permits.expect("the semaphore is never closed") };
             }
             self.shrink.get().iter().for_each(|shrink| shrink(bytes));
         }

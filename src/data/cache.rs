@@ -1,285 +1,370 @@
-//! Clean bytes of stored versions: chunks in memory, and the ranged GETs that fill them.
+//! Clean bytes of stored versions: blocks in memory, and which GETs are started to fill them.
 //!
-//! A chunk is fetched once however many wait for it. Every GET carries If-Match, so that a chunk never holds bytes of
-//! another version; what the store answers to a replaced object is ESTALE here. Whoever waits gets the bytes or an
-//! error: a fetch that dies marks its chunks as failed.
+//! A byte is fetched once however many wait for it. What a reader needs waits for memory; what is fetched ahead of it
+//! does without when there is none. A block that was read to its end has served and goes first: the kernel's page
+//! cache has it now.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
-use lru::LruCache;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Error, Meaning, Result};
-use crate::store::{GetOptions, ObjectHead, Store};
+use crate::store::{ObjectHead, Store};
 
 use super::Stored;
+use super::blocks::Blocks;
 use super::budget::{Budget, Claim};
-use super::readahead::CHUNK_BYTES;
+use super::fetch::Fetch;
+use super::pace::Pace;
+use super::readahead::{FIRST_BYTES, WHOLE_BYTES_MAX};
 
-/// Chunks that one GET brings at most: an object of Ceph lies in pieces of 4 MiB.
-const FETCH_CHUNKS_MAX: u64 = 4;
+/// The longest block: one FUSE request, so that its reply is a slice of one block.
+const BLOCK_BYTES: u64 = 1 << 20;
 
-/// The identity of a stored version, and a chunk's number in it.
-type ChunkKey = (u64, u64);
+/// The part of the memory that windows may take: the rest is for what readers need at once, and for parts going up.
+const WINDOWS_SHARE: (u64, u64) = (3, 4);
 
+/// How a block stands.
 #[derive(Clone)]
-enum ChunkState {
+pub(super) enum BlockState {
+    /// A GET is on its way.
     Coming,
+    /// Its bytes; what they claim is given back with their last user.
     Here(Bytes),
+    /// It will not come.
     Failed(Meaning, String),
 }
 
-struct Chunk {
-    state: watch::Sender<ChunkState>,
-    _claim: Option<Claim>,
+/// A range of a version.
+pub(super) struct Block {
+    pub(super) state: watch::Sender<BlockState>,
+    /// Whether anybody has read of it.
+    read: AtomicBool,
+}
+
+impl Block {
+    fn new(state: BlockState) -> Arc<Block> {
+        Arc::new(Block { state: watch::Sender::new(state), read: AtomicBool::new(false) })
+    }
+
+    fn is_coming(&self) -> bool {
+        matches!(*self.state.borrow(), BlockState::Coming)
+    }
+}
+
+/// Bytes together with the memory that is claimed for them.
+struct Held {
+    bytes: Vec<u8>,
+    _claim: Claim,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Bytes that give their claim back when nobody uses them any more.
+pub(super) fn held(bytes: Vec<u8>, claim: Claim) -> Bytes {
+    Bytes::from_owner(Held { bytes, _claim: claim })
+}
+
+/// What reading has cost so far, in bytes and numbers since the mount began.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes that readers asked for.
+    pub asked_bytes: AtomicU64,
+    /// Bytes that came from the store.
+    pub fetched_bytes: AtomicU64,
+    /// Bytes that were fetched and given back without a reader.
+    pub wasted_bytes: AtomicU64,
+    /// Reads that found all they asked for.
+    pub hits: AtomicU64,
+    /// GETs that were started because another one stalled.
+    pub hedges: AtomicU64,
+}
+
+pub(super) struct Inner {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) budget: Budget,
+    pub(super) counters: Counters,
+    pub(super) pace: Mutex<Pace>,
+    tracker: TaskTracker,
+    runtime: Handle,
+    blocks: Mutex<Blocks<Block>>,
+    /// Files that are read forward now: they share the memory.
+    readers: AtomicU64,
 }
 
 /// The cache. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {
-    store: Arc<dyn Store>,
-    budget: Budget,
-    tracker: TaskTracker,
-    chunks: Arc<Mutex<LruCache<ChunkKey, Arc<Chunk>>>>,
+    pub(super) inner: Arc<Inner>,
+}
+
+/// A place among those that share the memory for windows.
+pub struct ReaderPlace(Cache);
+
+impl Drop for ReaderPlace {
+    fn drop(&mut self) {
+        self.0.inner.readers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Cache {
-    /// An empty cache that takes its memory from `budget`.
+    /// An empty cache that takes its memory from `budget`. Needs to be called within a runtime.
     pub fn new(store: Arc<dyn Store>, budget: Budget, tracker: TaskTracker) -> Self {
-        let chunks = Arc::new(Mutex::new(LruCache::<ChunkKey, Arc<Chunk>>::unbounded()));
-        let shrinking = Arc::downgrade(&chunks);
+        let inner = Arc::new(Inner {
+            store,
+            budget: budget.clone(),
+            counters: Counters::default(),
+            pace: Mutex::default(),
+            tracker,
+            runtime: Handle::current(),
+            blocks: Mutex::default(),
+            readers: AtomicU64::new(0),
+        });
+        let shrinking = Arc::downgrade(&inner);
         budget.on_shortage(move |bytes| {
-            if let Some(chunks) = shrinking.upgrade() {
-                shrink(&mut chunks.lock().expect("no panic under this lock"), bytes);
+            if let Some(inner) = shrinking.upgrade() {
+                inner.shrink(bytes);
             }
         });
-        Cache { store, budget, tracker, chunks }
+        Cache { inner }
     }
 
-    /// Whether a version's first chunk is here or on its way.
+    pub(super) fn blocks(&self) -> MutexGuard<'_, Blocks<Block>> {
+        self.inner.blocks.lock().expect("no panic under this lock")
+    }
+
+    /// What was measured of the store.
+    pub fn pace(&self) -> Pace {
+        *self.inner.pace.lock().expect("no panic under this lock")
+    }
+
+    /// What reading has cost so far.
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// Counts a forward reader for as long as the place is kept.
+    pub fn take_place(&self) -> ReaderPlace {
+        self.inner.readers.fetch_add(1, Ordering::Relaxed);
+        ReaderPlace(self.clone())
+    }
+
+    /// The window that one reader may have.
+    pub fn window_bytes_max(&self) -> u64 {
+        let readers = self.inner.readers.load(Ordering::Relaxed).max(1);
+        let share = self.inner.budget.bytes_max() * WINDOWS_SHARE.0 / WINDOWS_SHARE.1 / readers;
+        self.pace().window_bytes_max().min(share)
+    }
+
+    /// Whether a version's first byte is here or on its way.
     pub fn has_first(&self, stored: &Stored) -> bool {
-        self.chunks.lock().expect("no panic under this lock").contains(&(stored.id, 0))
+        self.blocks().covering(stored.id, 0).is_some()
     }
 
     /// Keeps the whole of a small version that we have just written, if there is room.
-    pub fn insert_small(&self, stored: &Stored, bytes: Bytes) {
-        if bytes.is_empty() || bytes.len() as u64 > CHUNK_BYTES || bytes.len() as u64 != stored.version.size_bytes {
+    pub fn insert_small(&self, stored: &Stored, bytes: &Bytes) {
+        let length = bytes.len() as u64;
+        if length == 0 || length > BLOCK_BYTES || length != stored.version.size_bytes {
             return;
         }
-        if let Some(claim) = self.budget.try_claim(bytes.len() as u64) {
-            let chunk = Chunk { state: watch::Sender::new(ChunkState::Here(bytes)), _claim: Some(claim) };
-            self.chunks.lock().expect("no panic under this lock").put((stored.id, 0), Arc::new(chunk));
+        if let Some(claim) = self.inner.budget.try_claim(length) {
+            let block = Block::new(BlockState::Here(held(bytes.to_vec(), claim)));
+            // Nobody waits for it: it was written here, not asked for.
+            block.read.store(true, Ordering::Relaxed);
+            self.blocks().insert(stored.id, 0..length, block);
         }
     }
 
     /// Starts the GET of a version's beginning and waits for its head only.
     pub async fn warm(&self, stored: &Arc<Stored>) -> Result<ObjectHead> {
+        let size_bytes = stored.version.size_bytes;
+        let end = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { FIRST_BYTES };
         let (head, told) = oneshot::channel();
-        self.fetch_missing(stored, 0..1, true, Some(head)).await;
-        match told.await {
-            Ok(head) => head,
-            // Somebody else fetches it already: the head of that fetch was theirs.
-            Err(_) => Ok(self.store.head(&stored.version.location, None).await?),
+        self.fetch(stored, 0..1.min(size_bytes), end, Some(head)).await;
+        if let Ok(head) = told.await {
+            return head;
+        }
+        // Somebody else fetches it already: the head of that fetch was theirs.
+        let head = self.inner.store.head(&stored.version.location, None).await?;
+        match head.etag == stored.version.etag {
+            true => Ok(head),
+            false => Err(Error::new(Meaning::Stale, stored.version.location.to_string())),
         }
     }
 
-    /// Bytes of a version; `ahead` are the chunks that are worth fetching with them.
-    pub async fn read(&self, stored: &Arc<Stored>, range: Range<u64>, ahead: Range<u64>) -> Result<Bytes> {
-        let first = range.start / CHUNK_BYTES;
-        let end = range.end.div_ceil(CHUNK_BYTES);
-        self.fetch_missing(stored, first..end, true, None).await;
-        self.fetch_missing(stored, end..ahead.end.max(end), false, None).await;
+    /// Bytes of a version, if they are here in one piece. Does not wait.
+    pub fn ready(&self, stored: &Stored, range: &Range<u64>) -> Option<Bytes> {
+        let mut blocks = self.blocks();
+        let (covered, block) =
+            blocks.covering(stored.id, range.start).filter(|(covered, _)| covered.end >= range.end)?;
+        let BlockState::Here(bytes) = block.state.borrow().clone() else { return None };
+        block.read.store(true, Ordering::Relaxed);
+        if covered.end == range.end {
+            blocks.demote(stored.id, covered.start);
+        }
+        drop(blocks);
+        self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
+        self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        Some(bytes.slice((range.start - covered.start) as usize..(range.end - covered.start) as usize))
+    }
+
+    /// Bytes of a version, which is fetched as far as `end` meanwhile.
+    pub async fn read(&self, stored: &Arc<Stored>, range: Range<u64>, end: u64) -> Result<Bytes> {
+        if let Some(bytes) = self.ready(stored, &range) {
+            self.fetch_ahead(stored, range.end..end);
+            return Ok(bytes);
+        }
+        self.fetch(stored, range.clone(), end, None).await;
+        self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let mut joined = BytesMut::new();
-        for index in first..end {
-            let chunk = self.chunk(stored, index).await?;
-            let from = range.start.saturating_sub(index * CHUNK_BYTES) as usize;
-            let to = ((range.end - index * CHUNK_BYTES).min(CHUNK_BYTES) as usize).min(chunk.len());
-            let part = chunk.slice(from.min(to)..to);
-            if end - first == 1 {
+        let mut at = range.start;
+        while at < range.end {
+            let (covered, bytes) = self.block(stored, at, &range).await?;
+            let to = range.end.min(covered.end);
+            let part = bytes.slice((at - covered.start) as usize..(to - covered.start) as usize);
+            if part.len() as u64 == range.end - range.start {
                 return Ok(part);
             }
+            joined.reserve((range.end - at) as usize);
             joined.extend_from_slice(&part);
+            at = to;
         }
         Ok(joined.freeze())
     }
 
-    /// One chunk, once it is here.
-    async fn chunk(&self, stored: &Arc<Stored>, index: u64) -> Result<Bytes> {
+    /// The block that has the byte at `at`, once it is here.
+    async fn block(&self, stored: &Arc<Stored>, at: u64, range: &Range<u64>) -> Result<(Range<u64>, Bytes)> {
         loop {
-            let known = self.chunks.lock().expect("no panic under this lock").get(&(stored.id, index)).cloned();
-            let Some(chunk) = known else {
+            let known = self.blocks().covering(stored.id, at);
+            let Some((covered, block)) = known else {
                 // Given back under pressure before we came to it.
-                self.fetch_missing(stored, index..index + 1, true, None).await;
+                self.fetch(stored, at..range.end, range.end, None).await;
                 continue;
             };
-            let mut state = chunk.state.subscribe();
-            let state = state.wait_for(|state| !matches!(state, ChunkState::Coming)).await;
+            let mut state = block.state.subscribe();
+            let state = state.wait_for(|state| !matches!(state, BlockState::Coming)).await;
             return match state.map(|state| state.clone()) {
-                Ok(ChunkState::Here(bytes)) => Ok(bytes),
-                Ok(ChunkState::Failed(meaning, subject)) => Err(Error::new(meaning, subject)),
-                Ok(ChunkState::Coming) | Err(_) => Err(Error::new(Meaning::Io, "a fetch was given up")),
+                Ok(BlockState::Here(bytes)) => {
+                    block.read.store(true, Ordering::Relaxed);
+                    if covered.end <= range.end {
+                        self.blocks().demote(stored.id, covered.start);
+                    }
+                    Ok((covered, bytes))
+                }
+                Ok(BlockState::Failed(meaning, subject)) => Err(Error::new(meaning, subject)),
+                Ok(BlockState::Coming) | Err(_) => Err(Error::new(Meaning::Io, "a fetch was given up")),
             };
         }
     }
 
-    /// Starts GETs for the chunks that nobody has asked for yet. `needed` ones wait for memory, others do without.
-    async fn fetch_missing(
+    /// Starts the GETs of what is `needed` and not here, which wait for memory, and of what follows up to `end`.
+    async fn fetch(
         &self,
         stored: &Arc<Stored>,
-        wanted: Range<u64>,
-        needed: bool,
+        needed: Range<u64>,
+        end: u64,
         mut head: Option<oneshot::Sender<Result<ObjectHead>>>,
     ) {
-        let size_bytes = stored.version.size_bytes;
-        let mut index = wanted.start;
-        while index < wanted.end {
-            let mut run = Vec::new();
-            while index < wanted.end && (run.len() as u64) < FETCH_CHUNKS_MAX {
-                let known = self.chunks.lock().expect("no panic under this lock").contains(&(stored.id, index));
-                if known {
-                    break;
-                }
-                let bytes = (size_bytes - index * CHUNK_BYTES).min(CHUNK_BYTES);
-                let claim = match needed && run.is_empty() {
-                    true => Some(self.budget.claim(bytes).await),
-                    false => self.budget.try_claim(bytes),
-                };
-                if claim.is_none() {
-                    break;
-                }
-                let chunk = Arc::new(Chunk { state: watch::Sender::new(ChunkState::Coming), _claim: claim });
-                let mut chunks = self.chunks.lock().expect("no panic under this lock");
-                // Another reader may have come while we waited for memory.
-                if chunks.contains(&(stored.id, index)) {
-                    break;
-                }
-                chunks.put((stored.id, index), chunk.clone());
-                drop(chunks);
-                run.push((index, chunk));
-                index += 1;
-            }
-            if run.is_empty() {
-                index += 1;
-                continue;
-            }
-            let fetch = Fetch { cache: self.clone(), stored: stored.clone(), chunks: run };
-            self.tracker.spawn(fetch.run(head.take()));
-        }
-    }
-}
-
-/// Gives back chunks that are not used right now, the longest unused first.
-fn shrink(chunks: &mut LruCache<ChunkKey, Arc<Chunk>>, bytes: u64) {
-    let mut freed = 0;
-    let mut kept = Vec::new();
-    while freed < bytes {
-        let Some((key, chunk)) = chunks.pop_lru() else { break };
-        let length = match &*chunk.state.borrow() {
-            ChunkState::Here(bytes) => Some(bytes.len() as u64),
-            ChunkState::Failed(..) => Some(CHUNK_BYTES),
-            ChunkState::Coming => None,
-        };
-        match length {
-            Some(length) => freed += length,
-            None => kept.push((key, chunk)),
-        }
-    }
-    for (key, chunk) in kept {
-        chunks.put(key, chunk);
-    }
-}
-
-/// One GET, and the neighbouring chunks that it fills. Dropped before its end, it fails what is left.
-struct Fetch {
-    cache: Cache,
-    stored: Arc<Stored>,
-    chunks: Vec<(u64, Arc<Chunk>)>,
-}
-
-impl Fetch {
-    async fn run(mut self, head: Option<oneshot::Sender<Result<ObjectHead>>>) {
-        let size_bytes = self.stored.version.size_bytes;
-        let first = self.chunks.first().map_or(0, |(index, _)| *index);
-        let last = self.chunks.last().map_or(0, |(index, _)| *index);
-        let range = first * CHUNK_BYTES..((last + 1) * CHUNK_BYTES).min(size_bytes);
-        let version = self.stored.version.clone();
-        let options =
-            GetOptions { range: Some(range.clone()), if_match: Some(version.etag.clone()), ..GetOptions::default() };
-        let got = match self.cache.store.get(&version.location, &options).await {
-            Ok(got) if got.head.etag == version.etag => got,
-            Ok(_) => return self.fail(Error::new(Meaning::Stale, version.location.to_string()), head),
-            Err(error) => return self.fail(error.into(), head),
-        };
-        if let Some(head) = head {
-            // The opener may have given up meanwhile.
-            let _ = head.send(Ok(got.head));
-        }
-        let mut body = got.body;
-        let mut filling = BytesMut::new();
-        let mut at = range.start;
-        while let Some(piece) = body.next().await {
-            match piece {
-                Ok(mut piece) => {
-                    while !piece.is_empty() {
-                        let boundary = ((at / CHUNK_BYTES + 1) * CHUNK_BYTES).min(range.end);
-                        let take = piece.len().min((boundary - at) as usize);
-                        let Some(taken) = (take > 0).then(|| piece.split_to(take)) else { break };
-                        at += take as u64;
-                        self.fill(&mut filling, taken, at == boundary);
-                    }
-                }
-                Err(error) => return self.fail(error.into(), None),
+        loop {
+            let gap = {
+                let blocks = self.blocks();
+                let Some(first) = blocks.gaps(stored.id, &needed).into_iter().next() else { break };
+                // As far as it is free: what is ahead comes with the same GET.
+                let wide = first.start..end.max(first.end);
+                blocks.gaps(stored.id, &wide).into_iter().next().unwrap_or(first)
+            };
+            let part_bytes = self.pace().part_bytes(end.saturating_sub(gap.start));
+            let part = gap.start..gap.end.min(needed.end.max(gap.start + part_bytes));
+            let (must, rest): (Vec<_>, Vec<_>) = cut(&part).partition(|block| block.start < needed.end);
+            let mut claim = self.inner.budget.claim(must.iter().map(|block| block.end - block.start).sum()).await;
+            let mut claims: Vec<Claim> = must.iter().map(|block| claim.split(block.end - block.start)).collect();
+            claims.extend(rest.iter().map_while(|block| self.inner.budget.try_claim(block.end - block.start)));
+            let blocks = must.into_iter().chain(rest).zip(claims).collect();
+            // Somebody else may have come while we waited for memory: then we look again.
+            if self.start(stored, blocks, &mut head) && needed.end <= part.end {
+                break;
             }
         }
-        if !self.chunks.is_empty() {
-            self.fail(Error::new(Meaning::Io, "an object's body ended early"), None);
+        self.fetch_ahead(stored, needed.end..end);
+    }
+
+    /// Starts GETs of what is not here, as far as there is memory. Does not wait.
+    pub fn fetch_ahead(&self, stored: &Arc<Stored>, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let part_bytes = self.pace().part_bytes(range.end - range.start);
+        let gaps = self.blocks().gaps(stored.id, &range);
+        for gap in gaps {
+            let mut at = gap.start;
+            while at < gap.end {
+                let part = at..gap.end.min(at + part_bytes);
+                let short = part.end - part.start < part_bytes;
+                if short && part.end == range.end && part.end < stored.version.size_bytes {
+                    // It waits until the window has moved on by a whole part.
+                    return;
+                }
+                let blocks: Vec<_> = cut(&part)
+                    .map_while(|block| {
+                        let claim = self.inner.budget.try_claim(block.end - block.start)?;
+                        Some((block, claim))
+                    })
+                    .collect();
+                let Some((last, _)) = blocks.last() else { return };
+                at = last.end;
+                self.start(stored, blocks, &mut None);
+            }
         }
     }
 
-    /// Adds bytes to the chunk that is being filled; a chunk that is one piece of the body is not copied.
-    fn fill(&mut self, filling: &mut BytesMut, taken: Bytes, complete: bool) {
-        if filling.is_empty() && complete {
-            return self.done(taken);
+    /// Starts one GET that fills these neighbouring blocks; answers false if one of them is there already.
+    fn start(
+        &self,
+        stored: &Arc<Stored>,
+        coming: Vec<(Range<u64>, Claim)>,
+        head: &mut Option<oneshot::Sender<Result<ObjectHead>>>,
+    ) -> bool {
+        let (Some((first, _)), Some((last, _))) = (coming.first(), coming.last()) else { return false };
+        let part = first.start..last.end;
+        let mut blocks = self.blocks();
+        if blocks.gaps(stored.id, &part) != std::slice::from_ref(&part) {
+            return false;
         }
-        if filling.is_empty() {
-            filling.reserve(CHUNK_BYTES.min(self.stored.version.size_bytes) as usize);
-        }
-        filling.extend_from_slice(&taken);
-        if complete {
-            self.done(std::mem::take(filling).freeze());
-        }
-    }
-
-    fn done(&mut self, bytes: Bytes) {
-        if !self.chunks.is_empty() {
-            let (_, chunk) = self.chunks.remove(0);
-            chunk.state.send_replace(ChunkState::Here(bytes));
-        }
-    }
-
-    fn fail(mut self, error: Error, head: Option<oneshot::Sender<Result<ObjectHead>>>) {
-        self.fail_rest(error.meaning(), &error.to_string());
-        if let Some(head) = head {
-            let _ = head.send(Err(error));
-        }
-    }
-
-    fn fail_rest(&mut self, meaning: Meaning, subject: &str) {
-        let mut chunks = self.cache.chunks.lock().expect("no panic under this lock");
-        for (index, chunk) in self.chunks.drain(..) {
-            // Taken out first, so that the next reader tries anew.
-            chunks.pop(&(self.stored.id, index));
-            chunk.state.send_replace(ChunkState::Failed(meaning, subject.to_owned()));
-        }
+        let coming = coming.into_iter().map(|(range, claim)| {
+            let block = Block::new(BlockState::Coming);
+            blocks.insert(stored.id, range.clone(), block.clone());
+            (range, block, claim)
+        });
+        let fetch = Fetch::new(self.clone(), stored.clone(), part, coming.collect());
+        drop(blocks);
+        self.inner.tracker.spawn_on(fetch.run(head.take()), &self.inner.runtime);
+        true
     }
 }
 
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.fail_rest(Meaning::Io, "a fetch was given up");
+impl Inner {
+    fn shrink(&self, bytes: u64) {
+        let gone = self.blocks.lock().expect("no panic under this lock").evict(bytes, |block| !block.is_coming());
+        let unread = gone.iter().filter(|(_, block)| !block.read.load(Ordering::Relaxed));
+        self.counters.wasted_bytes.fetch_add(unread.map(|(length, _)| length).sum(), Ordering::Relaxed);
     }
+}
+
+/// A range cut into blocks.
+fn cut(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let end = range.end;
+    let cuts = std::iter::successors(Some(range.start), move |at| {
+        let next = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
+        (next < end).then_some(next)
+    });
+    cuts.map(move |start| start..end.min((start / BLOCK_BYTES + 1) * BLOCK_BYTES))
 }

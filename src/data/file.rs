@@ -3,17 +3,20 @@
 //! Locks: `gate` (async) is taken by whoever changes content, and by a commit for all its time, so that what goes up
 //! does not change on the way; readers do not take it. `state` (sync) is held for moments and never across an await.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Error, Meaning, Result};
 use crate::store::{Condition, Location, ObjectHead, ObjectHeaders};
 
+use super::cache::{Cache, ReaderPlace};
 use super::extents::{Extent, Extents, Source};
-use super::readahead::Readahead;
+use super::readahead::{Readahead, Wanted};
 use super::stage::Stage;
 use super::upload::Snapshot;
 use super::{Data, Stored, Version};
@@ -50,6 +53,38 @@ struct State {
     /// Bytes of the upload under way that have arrived, and of how many.
     uploading: Option<(Arc<AtomicU64>, u64)>,
     readahead: Readahead,
+    /// Its share of the memory for windows, once it is read forward.
+    place: Option<ReaderPlace>,
+    /// How long readers that jump have waited for single pieces.
+    waited: Duration,
+}
+
+impl State {
+    /// A range of the file, cut to its length.
+    fn clip(&self, offset: u64, length: usize) -> Range<u64> {
+        let size_bytes = self.extents.size_bytes();
+        offset.min(size_bytes)..offset.saturating_add(length as u64).min(size_bytes)
+    }
+
+    /// The stored version and its range that a range of the file is, if all of it lies there as it does here.
+    fn unchanged(&self, range: &Range<u64>) -> Option<(Arc<Stored>, Range<u64>)> {
+        match self.extents.slice(range).as_slice() {
+            [Extent { range, source: Source::Object(stored, from) }] if *from == range.start => {
+                Some((stored.clone(), range.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The same, and how far a reader who has to wait for it should have it fetched.
+    fn wanted(&mut self, range: &Range<u64>, cache: &Cache) -> Option<(Arc<Stored>, Range<u64>, Wanted)> {
+        let (stored, range) = self.unchanged(range)?;
+        let wanted = self.readahead.wanted(&range, stored.version.size_bytes, false, cache.window_bytes_max());
+        if wanted.end > range.end && self.place.is_none() {
+            self.place = Some(cache.take_place());
+        }
+        Some((stored, range, wanted))
+    }
 }
 
 /// The bytes of a file.
@@ -71,6 +106,8 @@ impl File {
             failed: None,
             uploading: None,
             readahead: Readahead::default(),
+            place: None,
+            waited: Duration::ZERO,
         };
         File { data, gate: Default::default(), state: Mutex::new(state) }
     }
@@ -137,39 +174,56 @@ impl File {
         }
     }
 
-    /// Bytes from an offset; fewer than asked only at the end of the file.
+    /// Bytes from an offset, if they are here in one piece; fewer only at the end of the file. Does not wait.
+    pub fn read_ready(&self, offset: u64, length: usize) -> Option<Bytes> {
+        let cache = &self.data.inner.cache;
+        let mut state = self.lock();
+        let range = state.clip(offset, length);
+        if range.is_empty() {
+            return Some(Bytes::new());
+        }
+        let (stored, range) = state.unchanged(&range)?;
+        let bytes = cache.ready(&stored, &range)?;
+        let wanted = state.readahead.wanted(&range, stored.version.size_bytes, true, cache.window_bytes_max());
+        drop(state);
+        cache.fetch_ahead(&stored, range.end..wanted.end);
+        Some(bytes)
+    }
+
+    /// Bytes from an offset; fewer only at the end of the file.
     pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
-        let (extents, stage, ahead) = {
+        let (extents, stage, wanted) = {
             let mut state = self.lock();
-            let size_bytes = state.extents.size_bytes();
-            let range = offset.min(size_bytes)..offset.saturating_add(length as u64).min(size_bytes);
+            let range = state.clip(offset, length);
             if range.is_empty() {
                 return Ok(Bytes::new());
             }
-            let ahead = state.readahead.wanted(&range, size_bytes);
-            (state.extents.slice(&range), state.stage.clone(), ahead)
+            let wanted = state.wanted(&range, &self.data.inner.cache);
+            (state.extents.slice(&range), state.stage.clone(), wanted)
         };
-        let clean = |extent: &Extent| matches!(&extent.source, Source::Object(_, from) if *from == extent.range.start);
+        if let Some((stored, range, wanted)) = wanted {
+            let began = Instant::now();
+            let bytes = self.data.inner.cache.read(&stored, range, wanted.end).await?;
+            if wanted.jumped {
+                self.lock().waited += began.elapsed();
+            }
+            return Ok(bytes);
+        }
         if let [extent] = extents.as_slice() {
-            let ahead = if clean(extent) { ahead } else { 0..0 };
-            return self.read_extent(extent, stage.as_ref(), ahead).await;
+            return self.read_extent(extent, stage.as_ref()).await;
         }
         let mut out = BytesMut::with_capacity(length);
         for extent in &extents {
-            out.extend_from_slice(&self.read_extent(extent, stage.as_ref(), 0..0).await?);
+            out.extend_from_slice(&self.read_extent(extent, stage.as_ref()).await?);
         }
         Ok(out.freeze())
     }
 
-    async fn read_extent(
-        &self,
-        extent: &Extent,
-        stage: Option<&Arc<Stage>>,
-        ahead: std::ops::Range<u64>,
-    ) -> Result<Bytes> {
+    async fn read_extent(&self, extent: &Extent, stage: Option<&Arc<Stage>>) -> Result<Bytes> {
         match (&extent.source, stage) {
             (Source::Object(stored, from), _) => {
-                self.data.inner.cache.read(stored, *from..from + extent.length(), ahead).await
+                let range = *from..from + extent.length();
+                self.data.inner.cache.read(stored, range.clone(), range.end).await
             }
             (Source::Staged, Some(stage)) => stage.read(extent.range.clone()).await,
             (Source::Staged, None) => Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
@@ -232,7 +286,7 @@ impl File {
             Ok(committed) => {
                 let stored = Arc::new(Stored::new(committed.version.clone()));
                 if let Some(bytes) = committed.bytes {
-                    self.data.inner.cache.insert_small(&stored, bytes);
+                    self.data.inner.cache.insert_small(&stored, &bytes);
                 }
                 state.extents = Extents::whole(stored.clone());
                 state.base = Some(stored);

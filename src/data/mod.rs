@@ -1,13 +1,17 @@
 //! BYTES: the only folder that touches local disk for content.
 //!
-//! A file's content is a list of [`extents`]; what is stored of it is read through [`cache`] by ranged GETs, what is
-//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does. Everything that holds memory claims it
-//! from one [`budget`]. `extents`, `plan` and `readahead` are pure.
+//! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
+//! and has `fetch` fill them by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is not lies in a
+//! [`stage`]; [`plan`] says how to store it and `upload` does. Everything that holds memory claims it from one
+//! [`budget`]. `extents`, `plan`, `blocks`, `readahead` and `pace` are pure.
 
+pub mod blocks;
 pub mod budget;
 pub mod cache;
 pub mod extents;
+mod fetch;
 pub mod file;
+pub mod pace;
 pub mod plan;
 pub mod readahead;
 pub mod stage;
@@ -132,6 +136,11 @@ impl Data {
     /// A clean file.
     pub fn open(&self, version: Version) -> File {
         File::new(self.clone(), Some(version))
+    }
+
+    /// The cache of what is stored.
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
     }
 
     /// The memory that is accounted for.

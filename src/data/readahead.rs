@@ -1,37 +1,79 @@
-//! What to fetch next. Pure: offsets in, chunks out.
+//! What to fetch next. Pure: what was read in, how far to fetch out.
 //!
-//! A reader that goes forward gets a window that doubles up to [`WINDOW_CHUNKS_MAX`]; one that jumps gets the chunks
-//! it asked for and no more.
+//! A reader that goes forward is a stream: it gets a window, which doubles while the reader has to wait and is never
+//! larger than what the reader has taken so far, so that at most every second byte can turn out to be fetched in vain.
+//! Several streams in one file (players, archives) are told apart. A reader that jumps gets what it asked for.
 
 use std::ops::Range;
 
-/// The unit in which content is fetched and cached.
-pub const CHUNK_BYTES: u64 = 1 << 20;
+/// The first window, and what an open fetches of a large file before anybody reads.
+pub const FIRST_BYTES: u64 = 256 << 10;
 
-/// Chunks ahead of a forward reader at most: with four chunks a request, four requests in flight.
-pub const WINDOW_CHUNKS_MAX: u64 = 16;
+/// A file up to this is fetched whole at its first read.
+pub const WHOLE_BYTES_MAX: u64 = 1 << 20;
+
+/// How far a read may be from where its stream is: requests of one reader pass each other on their way here.
+const SLACK_BYTES_MAX: u64 = 8 << 20;
+
+/// Streams that are told apart in one file.
+const STREAMS_MAX: usize = 8;
+
+/// One forward reader.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    /// Where it goes on.
+    next: u64,
+    /// How much it has taken.
+    taken_bytes: u64,
+    /// How far ahead of it is fetched.
+    window_bytes: u64,
+}
 
 /// What a file's readers did last.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Readahead {
-    next: u64,
-    window: u64,
+    /// The latest at the end.
+    streams: Vec<Stream>,
+}
+
+/// What a read is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// How far should be fetched; the read's own end where nothing is to come ahead of it.
+    pub end: u64,
+    /// Whether it jumped: neither a file's beginning nor a stream's next bytes.
+    pub jumped: bool,
 }
 
 impl Readahead {
-    /// The chunks that should be here or on their way when bytes `range` of a file of `size_bytes` are read.
-    pub fn wanted(&mut self, range: &Range<u64>, size_bytes: u64) -> Range<u64> {
-        let first = range.start / CHUNK_BYTES;
-        let end = range.end.div_ceil(CHUNK_BYTES);
-        // The kernel's own read-ahead comes in several requests that may pass each other.
-        let forward = first <= self.next && self.next <= first + 2 && !(first == 0 && self.next > 1);
-        self.window = match (forward, first == 0) {
-            (true, _) => (self.window * 2).clamp(1, WINDOW_CHUNKS_MAX),
-            (false, true) => 1,
-            (false, false) => 0,
+    /// How far a file of `size_bytes` should be fetched when `range` of it is read. `here` tells whether the reader
+    /// need not wait for it, `window_bytes_max` what one stream may have.
+    pub fn wanted(&mut self, range: &Range<u64>, size_bytes: u64, here: bool, window_bytes_max: u64) -> Wanted {
+        let length = range.end - range.start;
+        let found = self.streams.iter().rposition(|stream| {
+            let slack = stream.taken_bytes.min(SLACK_BYTES_MAX);
+            (stream.next.saturating_sub(slack)..=stream.next + slack).contains(&range.start)
+        });
+        let stream = match found.map(|index| self.streams.remove(index)) {
+            Some(stream) => {
+                let taken_bytes = stream.taken_bytes + length;
+                let wider = (stream.window_bytes * 2).clamp(FIRST_BYTES, taken_bytes.max(FIRST_BYTES));
+                let window_bytes = if here { stream.window_bytes } else { wider };
+                Stream { next: stream.next.max(range.end), taken_bytes, window_bytes }
+            }
+            None if range.start == 0 => {
+                let window_bytes = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { length.max(FIRST_BYTES) };
+                Stream { next: range.end, taken_bytes: length, window_bytes }
+            }
+            None => Stream { next: range.end, taken_bytes: length, window_bytes: 0 },
         };
-        self.next = end;
-        first..(end + self.window).min(size_bytes.div_ceil(CHUNK_BYTES)).max(end)
+        let stream = Stream { window_bytes: stream.window_bytes.min(window_bytes_max), ..stream };
+        if self.streams.len() == STREAMS_MAX {
+            self.streams.remove(0);
+        }
+        self.streams.push(stream);
+        let ahead = stream.next + stream.window_bytes;
+        Wanted { end: ahead.min(size_bytes).max(range.end), jumped: found.is_none() && range.start > 0 }
     }
 }
 
@@ -39,26 +81,69 @@ impl Readahead {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+    const SIZE: u64 = 1 << 30;
+    const WINDOW_MAX: u64 = 64 * MIB;
+
+    fn read(reader: &mut Readahead, start: u64, length: u64, here: bool) -> Wanted {
+        reader.wanted(&(start..start + length), SIZE, here, WINDOW_MAX)
+    }
+
     #[test]
-    fn a_forward_reader_gets_ever_more_and_a_jumping_one_what_it_asked() {
-        let size = 1 << 30;
+    fn a_waiting_forward_reader_gets_ever_more_but_never_more_than_it_took() {
         let mut reader = Readahead::default();
-        let mut ahead = 0;
-        for at in 0..64u64 {
-            let wanted = reader.wanted(&(at * CHUNK_BYTES / 8..(at + 1) * CHUNK_BYTES / 8), size);
-            ahead = wanted.end - wanted.start;
+        for at in 0..200 {
+            let wanted = read(&mut reader, at * MIB, MIB, false);
+            let ahead = wanted.end - (at + 1) * MIB;
+            assert!(ahead <= ((at + 1) * MIB).min(WINDOW_MAX) && !wanted.jumped, "{ahead} ahead at {at} MiB");
         }
-        assert_eq!(ahead, WINDOW_CHUNKS_MAX + 1);
-        for jump in [500u64, 20, 900, 333] {
-            let wanted = reader.wanted(&(jump * CHUNK_BYTES..jump * CHUNK_BYTES + 4096), size);
-            assert_eq!(wanted, jump..jump + 1);
+        assert_eq!(read(&mut reader, 200 * MIB, MIB, false).end, 201 * MIB + WINDOW_MAX);
+    }
+
+    #[test]
+    fn a_reader_that_does_not_wait_keeps_its_window() {
+        let mut reader = Readahead::default();
+        let window = read(&mut reader, 0, MIB, false).end - MIB;
+        for at in 1..50 {
+            assert_eq!(read(&mut reader, at * MIB, MIB, true).end, (at + 1) * MIB + window);
         }
     }
 
     #[test]
-    fn nothing_is_wanted_behind_the_end() {
+    fn requests_that_pass_each_other_are_one_stream() {
         let mut reader = Readahead::default();
-        assert_eq!(reader.wanted(&(0..100), 100), 0..1);
-        assert_eq!(reader.wanted(&(0..CHUNK_BYTES), CHUNK_BYTES + 1), 0..2);
+        for at in [0, 1, 3, 2, 4, 6, 5, 7] {
+            assert!(!read(&mut reader, at * MIB, MIB, false).jumped, "{at}");
+        }
+        assert_eq!(reader.streams.len(), 1);
+    }
+
+    #[test]
+    fn a_jumping_reader_gets_what_it_asked() {
+        let mut reader = Readahead::default();
+        for jump in [500, 20, 900, 333, 700, 100, 44, 612, 810, 17] {
+            let wanted = read(&mut reader, jump * MIB, 65536, false);
+            assert_eq!(wanted, Wanted { end: jump * MIB + 65536, jumped: true });
+        }
+    }
+
+    #[test]
+    fn two_streams_in_one_file_are_told_apart() {
+        let mut reader = Readahead::default();
+        for at in 0..64 {
+            let sound = read(&mut reader, at * 65536, 65536, false);
+            let picture = read(&mut reader, 500 * MIB + at * MIB, MIB, false);
+            assert!(at == 0 || !(sound.jumped || picture.jumped), "{at}");
+        }
+        assert_eq!(reader.streams.len(), 2);
+        assert!(read(&mut reader, 564 * MIB, MIB, false).end > 600 * MIB);
+    }
+
+    #[test]
+    fn beginnings_ends_and_small_files() {
+        let whole = |size: u64| Readahead::default().wanted(&(0..size.min(4096)), size, false, WINDOW_MAX).end;
+        assert_eq!((whole(100), whole(MIB), whole(SIZE)), (100, MIB, 4096 + FIRST_BYTES));
+        let mut reader = Readahead::default();
+        assert_eq!(reader.wanted(&(SIZE - 100..SIZE), SIZE, false, WINDOW_MAX).end, SIZE);
     }
 }

@@ -211,7 +211,11 @@ impl Filesystem for Bridge {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let verb = move |fs: Arc<Fs>, _| async move { fs.read(HandleId(handle.0), offset, size).await };
+        let id = HandleId(handle.0);
+        if let Some(bytes) = self.fs.read_ready(id, offset, size) {
+            return Answer::ok(reply, bytes);
+        }
+        let verb = move |fs: Arc<Fs>, _| async move { fs.read(id, offset, size).await };
         self.serve("read", req, ino, reply, verb);
     }
 

@@ -1,0 +1,187 @@
+//! One GET, and the neighbouring blocks that it fills.
+//!
+//! Every GET carries If-Match, so that a block never holds bytes of another version: what the store answers to a
+//! replaced object is ESTALE here. A GET that stalls is not waited for: a second one is sent for the rest, and
+//! whichever brings bytes first goes on. Whoever waits gets the bytes or an error: a fetch that dies marks its blocks
+//! as failed.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::{Error, Meaning, Result};
+use crate::store::{GetOptions, ObjectHead};
+
+use super::Stored;
+use super::budget::Claim;
+use super::cache::{Block, BlockState, Cache, held};
+
+/// A GET is looked at so often: one that has brought nothing since, or far less than others do, gets a rival.
+const STALL: Duration = Duration::from_secs(5);
+
+/// Told once, to whoever opens the file.
+type Head = Option<oneshot::Sender<Result<ObjectHead>>>;
+
+/// A block that is being filled.
+struct Filling {
+    range: Range<u64>,
+    block: Arc<Block>,
+    claim: Option<Claim>,
+    bytes: Vec<u8>,
+}
+
+/// One GET. Dropped before its end, it fails what is left.
+pub(super) struct Fetch {
+    cache: Cache,
+    stored: Arc<Stored>,
+    /// The next byte that is missing, and the end.
+    missing: Range<u64>,
+    blocks: VecDeque<Filling>,
+}
+
+impl Fetch {
+    pub(super) fn new(
+        cache: Cache,
+        stored: Arc<Stored>,
+        missing: Range<u64>,
+        blocks: Vec<(Range<u64>, Arc<Block>, Claim)>,
+    ) -> Self {
+        let filling = |(range, block, claim)| Filling { range, block, claim: Some(claim), bytes: Vec::new() };
+        Fetch { cache, stored, missing, blocks: blocks.into_iter().map(filling).collect() }
+    }
+
+    pub(super) async fn run(mut self, mut head: Head) {
+        if let Err(error) = self.fill(&mut head).await {
+            self.fail(error.meaning(), &error.to_string());
+            if let Some(head) = head {
+                // The opener may have given up meanwhile.
+                let _ = head.send(Err(error));
+            }
+        } else if !self.blocks.is_empty() {
+            self.fail(Meaning::Io, "an object's body ended early");
+        }
+    }
+
+    async fn fill(&mut self, head: &mut Head) -> Result<()> {
+        let (began, length) = (Instant::now(), self.missing.end - self.missing.start);
+        let (mut first_byte, mut hedged) = (None, false);
+        let mut pieces = self.pieces(self.missing.clone());
+        // Bytes that the stream in use brings a second time.
+        let mut surplus = 0;
+        let mut rival: Option<(u64, BoxStream<'static, Result<Piece>>)> = None;
+        let mut look = (began + STALL, self.missing.start);
+        while !self.missing.is_empty() {
+            let piece = tokio::select! {
+                biased;
+                piece = pieces.next() => piece,
+                piece = next_of(&mut rival) => {
+                    // One that fails leaves things as they were.
+                    let (Some((start, stream)), Some(Ok(_))) = (rival.take(), &piece) else { continue };
+                    (pieces, surplus) = (stream, self.missing.start - start);
+                    piece
+                }
+                () = sleep_until(look.0) => {
+                    let brought = self.missing.start - look.1;
+                    look = (look.0 + STALL, self.missing.start);
+                    if rival.is_none() && self.cache.pace().is_slow(brought, STALL) {
+                        log::debug!("{}: a GET stalls, another is sent", self.stored.version.location);
+                        self.cache.inner.counters.hedges.fetch_add(1, Ordering::Relaxed);
+                        hedged = true;
+                        rival = Some((self.missing.start, self.pieces(self.missing.clone())));
+                    }
+                    continue;
+                }
+            };
+            match piece {
+                Some(Ok(Piece::Head(told))) => head.take().map_or((), |head| drop(head.send(Ok(*told)))),
+                Some(Ok(Piece::Bytes(mut bytes))) => {
+                    first_byte.get_or_insert_with(Instant::now);
+                    let skipped = (bytes.len() as u64).min(surplus);
+                    surplus -= skipped;
+                    self.take(bytes.split_off(skipped as usize));
+                }
+                ended => match (rival.take(), ended) {
+                    (Some((start, stream)), _) => (pieces, surplus) = (stream, self.missing.start - start),
+                    (None, Some(Err(error))) => return Err(error),
+                    (None, _) => break,
+                },
+            }
+        }
+        self.cache.inner.counters.fetched_bytes.fetch_add(length, Ordering::Relaxed);
+        if let (Some(first_byte), false) = (first_byte, hedged) {
+            let mut pace = self.cache.inner.pace.lock().expect("no panic under this lock");
+            pace.note(first_byte - began, length, first_byte.elapsed());
+        }
+        Ok(())
+    }
+
+    /// What the store answers to a GET of a range of our version.
+    fn pieces(&self, range: Range<u64>) -> BoxStream<'static, Result<Piece>> {
+        let (store, version) = (self.cache.inner.store.clone(), self.stored.version.clone());
+        let get = async move {
+            let if_match = Some(version.etag.clone());
+            let options = GetOptions { range: Some(range), if_match, ..GetOptions::default() };
+            let got = store.get(&version.location, &options).await?;
+            if got.head.etag != version.etag {
+                return Err(Error::new(Meaning::Stale, version.location.to_string()));
+            }
+            let head = futures_util::stream::once(std::future::ready(Ok(Piece::Head(Box::new(got.head)))));
+            Ok(head.chain(got.body.map_ok(Piece::Bytes).map_err(Error::from)))
+        };
+        get.try_flatten_stream().boxed()
+    }
+
+    /// Puts bytes where they belong.
+    fn take(&mut self, mut bytes: Bytes) {
+        while let Some(filling) = self.blocks.front_mut().filter(|_| !bytes.is_empty()) {
+            let wanted = (filling.range.end - self.missing.start) as usize;
+            let taken = bytes.split_to(wanted.min(bytes.len()));
+            if filling.bytes.capacity() == 0 {
+                filling.bytes.reserve_exact((filling.range.end - filling.range.start) as usize);
+            }
+            filling.bytes.extend_from_slice(&taken);
+            self.missing.start += taken.len() as u64;
+            if taken.len() == wanted
+                && let Some(Filling { block, claim: Some(claim), bytes, .. }) = self.blocks.pop_front()
+            {
+                block.state.send_replace(BlockState::Here(held(bytes, claim)));
+            }
+        }
+    }
+
+    fn fail(&mut self, meaning: Meaning, subject: &str) {
+        for Filling { range, block, .. } in self.blocks.drain(..) {
+            // Taken out first, so that the next reader tries anew.
+            self.cache.blocks().remove(self.stored.id, range.start, &block);
+            block.state.send_replace(BlockState::Failed(meaning, subject.to_owned()));
+        }
+    }
+}
+
+/// What a GET brings: first what the object is, then its bytes.
+enum Piece {
+    Head(Box<ObjectHead>),
+    Bytes(Bytes),
+}
+
+/// The next piece of a rival's; never, if there is none.
+async fn next_of(rival: &mut Option<(u64, BoxStream<'static, Result<Piece>>)>) -> Option<Result<Piece>> {
+    match rival {
+        Some((_, stream)) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.fail(Meaning::Io, "a fetch was given up");
+    }
+}

@@ -1,0 +1,164 @@
+//! How fast the store is, and what follows from it: how large and how many the GETs of a window are, and when a file
+//! that is read here and there is better brought in whole. Pure.
+
+use std::time::Duration;
+
+/// GETs of one window at once, at least and at most.
+const CONNECTIONS: std::ops::RangeInclusive<u64> = 4..=16;
+
+/// One more GET at once for each so much delay before a GET's first byte: what one does not bring while it waits,
+/// another has to.
+const DELAY_PER_CONNECTION: Duration = Duration::from_millis(1);
+
+/// Bytes of one GET of a window. Small enough that several share a window, large enough that their number costs
+/// little.
+const PART_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=8 << 20;
+
+/// A part takes so many times the delay before its first byte, so that most of its time brings bytes.
+const DELAYS_PER_PART: f64 = 3.0;
+
+/// GETs after which the shortest delay is looked for anew: the way to the store may have become longer.
+const DELAY_MEMORY: u32 = 256;
+
+/// Weight of the newest measurement.
+const WEIGHT: f64 = 0.2;
+
+/// GETs shorter than this tell nothing about bandwidth.
+const TELLING_BYTES_MIN: u64 = 128 << 10;
+
+/// A GET that brings so much less than others did is slow.
+const SLOW_FACTOR: f64 = 16.0;
+
+/// What was measured of the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    measured: bool,
+    delay: Duration,
+    delay_age: u32,
+    bytes_per_second: f64,
+}
+
+impl Default for Pace {
+    /// Before anything is measured: a store in the same country.
+    fn default() -> Self {
+        Pace { measured: false, delay: Duration::from_millis(10), delay_age: DELAY_MEMORY, bytes_per_second: 100e6 }
+    }
+}
+
+impl Pace {
+    /// Takes in one GET: the time to its first byte, its bytes, and the time that these took.
+    pub fn note(&mut self, delay: Duration, bytes: u64, took: Duration) {
+        self.delay_age += 1;
+        if delay < self.delay || self.delay_age > DELAY_MEMORY {
+            (self.delay, self.delay_age) = (delay, 0);
+        }
+        let seconds = took.as_secs_f64();
+        if bytes >= TELLING_BYTES_MIN && seconds > 0.0 {
+            self.measured = true;
+            self.bytes_per_second += WEIGHT * (bytes as f64 / seconds - self.bytes_per_second);
+        }
+    }
+
+    /// Time from a request to its first byte.
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Bytes that one GET brings in a second, once they come.
+    pub fn bytes_per_second(&self) -> f64 {
+        self.bytes_per_second
+    }
+
+    /// Whether a GET that brought so many bytes in that time stands still, or nearly so beside others.
+    pub fn is_slow(&self, bytes: u64, took: Duration) -> bool {
+        let usual = if self.measured { self.bytes_per_second * took.as_secs_f64() } else { 0.0 };
+        bytes == 0 || (bytes as f64) < usual / SLOW_FACTOR
+    }
+
+    /// GETs of one window at once.
+    pub fn connections(&self) -> u64 {
+        let hidden = self.delay.as_secs_f64() / DELAY_PER_CONNECTION.as_secs_f64();
+        (CONNECTIONS.start() + hidden as u64).min(*CONNECTIONS.end())
+    }
+
+    /// Bytes of one GET of a window of this size, in whole blocks of the smallest part.
+    pub fn part_bytes(&self, window_bytes: u64) -> u64 {
+        let worth = (self.delay.as_secs_f64() * self.bytes_per_second * DELAYS_PER_PART) as u64;
+        let shared = window_bytes / self.connections();
+        let unit = *PART_BYTES.start();
+        worth.max(1 << 20).min(shared).clamp(unit, *PART_BYTES.end()) / unit * unit
+    }
+
+    /// The window beyond which more would bring nothing.
+    pub fn window_bytes_max(&self) -> u64 {
+        let part_bytes = self.part_bytes(u64::MAX);
+        // Half as many again: a reader takes parts in order, and the next must be on its way before one is used up.
+        part_bytes * self.connections() * 3 / 2
+    }
+
+    /// Whether a file is better brought in whole: its readers have waited longer for single pieces than all of it
+    /// would take. Whoever decides so never loses more than twice the time of the best decision (the ski rental
+    /// problem). A file that does not fit is never worth it.
+    pub fn is_hot(&self, waited: Duration, size_bytes: u64, room_bytes: u64) -> bool {
+        let together = self.bytes_per_second * *CONNECTIONS.start() as f64;
+        let whole = self.delay.as_secs_f64() + size_bytes as f64 / together;
+        size_bytes <= room_bytes && waited.as_secs_f64() >= whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn measured(delay_ms: u64, bytes_per_second: u64) -> Pace {
+        let mut pace = Pace::default();
+        for _ in 0..100 {
+            pace.note(Duration::from_millis(delay_ms), bytes_per_second, Duration::from_secs(1));
+        }
+        pace
+    }
+
+    #[test]
+    fn a_distant_store_gets_more_and_larger_requests() {
+        let (near, far) = (measured(0, 500_000_000), measured(20, 90_000_000));
+        assert_eq!((near.connections(), far.connections()), (4, 16));
+        assert_eq!((near.part_bytes(64 * MIB), far.part_bytes(64 * MIB)), (MIB, 4 * MIB));
+        assert!(near.window_bytes_max() < 16 * MIB && far.window_bytes_max() >= 64 * MIB);
+        assert_eq!(far.part_bytes(0), 256 << 10);
+    }
+
+    #[test]
+    fn what_stands_still_is_slow_and_what_trickles_beside_others_too() {
+        let five = Duration::from_secs(5);
+        assert!(Pace::default().is_slow(0, five) && !Pace::default().is_slow(1, five));
+        let near = measured(0, 500_000_000);
+        assert!(near.is_slow(MIB, five) && !near.is_slow(1000 * MIB, five));
+    }
+
+    #[test]
+    fn a_longer_way_is_noticed_after_a_while() {
+        let mut pace = measured(1, 90_000_000);
+        (0..300).for_each(|_| pace.note(Duration::from_millis(30), MIB, Duration::from_millis(11)));
+        assert_eq!(pace.delay(), Duration::from_millis(30));
+    }
+
+    #[test]
+    fn a_file_is_hot_once_waiting_for_pieces_cost_as_much_as_the_whole() {
+        let far = measured(20, 90_000_000);
+        let table = [
+            // waited in ms, MiB of the file, MiB of room, hot
+            (100, 256, 1024, false),
+            (700, 256, 1024, false),
+            (800, 256, 1024, true),
+            (60_000, 256, 255, false),
+            (30, 1, 1024, true),
+            (10, 1, 1024, false),
+        ];
+        for (waited, size, room, hot) in table {
+            let told = far.is_hot(Duration::from_millis(waited), size * MIB, room * MIB);
+            assert_eq!(told, hot, "{waited} ms, {size} MiB in {room} MiB");
+        }
+    }
+}
