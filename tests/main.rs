@@ -12,6 +12,9 @@ mod conformance;
 /// The embedded server, by its own protocol.
 mod serve;
 
+/// The embedded server, killed in mid-traffic.
+mod serve_crash;
+
 /// Every example of the store's own manual, through the mount, with boto as the witness.
 mod manual;
 

@@ -173,9 +173,16 @@ impl Bucket {
                 continue;
             }
             let upload = Upload::load(folder, &bucket.blobs_folder(), id)?;
+            let mut names = HashSet::new();
             upload.each_blob(|blob| {
-                named_blobs.insert(blob.to_owned());
+                names.insert(blob.to_owned());
             });
+            // It was completed too, and its object was replaced or removed before the crash: the blobs went with that.
+            if names.iter().any(|blob| !bucket.blobs_folder().join(blob).exists()) {
+                upload.remove_records()?;
+                continue;
+            }
+            named_blobs.extend(names);
             index.uploads.insert((upload.record.key.clone(), upload.id.clone()), Arc::new(upload));
         }
         for entry in fs::read_dir(bucket.blobs_folder())? {
@@ -306,8 +313,9 @@ impl Bucket {
             index.used_bytes -= object.record.size_bytes;
             object
         };
+        sync_folder(&self.folder.join("objects"))?;
         removed.doom_unless(None);
-        sync_folder(&self.folder.join("objects"))
+        Ok(())
     }
 
     /// The bytes of an object, read now where they are small. `None`: it was replaced, ask the index again. Blocks.
@@ -390,7 +398,7 @@ impl Object {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Attributes;
+    use super::super::record::{Attributes, PartRecord, UploadRecord};
     use super::*;
 
     fn record(key: &str, bytes: &[u8]) -> ObjectRecord {
@@ -464,6 +472,29 @@ mod tests {
         for stray in ["buckets/bucket/blobs/stray", "temporary/stray", "buckets/bucket/uploads/half"] {
             assert!(!root.path().join(stray).exists(), "{stray} is still there");
         }
+    }
+
+    #[test]
+    fn an_upload_appears_whole_and_goes_with_the_blobs_of_its_object() {
+        let root = tempfile::tempdir().unwrap();
+        let bucket = bucket(&Disk::open(root.path()).unwrap());
+        let begin = |draft: &Path| {
+            let attributes = record("a", b"").attributes;
+            let record = UploadRecord { key: "a".into(), initiated_ms: 1, attributes };
+            Upload::create(&bucket.uploads_folder(), draft, record)
+        };
+        assert!(begin(&root.path().join("missing/draft")).is_err());
+        assert_eq!(fs::read_dir(bucket.uploads_folder()).unwrap().count(), 0, "half an upload is seen");
+
+        let upload = begin(&bucket.draft()).unwrap();
+        let written = super::super::blob::write_bytes(&bucket.blobs_folder(), b"bytes").unwrap();
+        let part = PartRecord { number: 1, size_bytes: 5, md5: written.md5, modified_ms: 1, pieces: vec![] };
+        assert!(upload.store_part(&bucket.draft(), part, written.body).unwrap());
+        let uploads = || Disk::open(root.path()).unwrap().bucket("bucket").unwrap().uploads().len();
+        assert_eq!(uploads(), 1, "with its part's bytes it is kept");
+        upload.each_blob(|blob| fs::remove_file(bucket.blobs_folder().join(blob)).unwrap());
+        assert_eq!(uploads(), 0, "its bytes are gone, so it cannot be completed again");
+        assert_eq!(fs::read_dir(bucket.uploads_folder()).unwrap().count(), 0);
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Service {
             attributes: self.new_attributes(&request, &bucket)?,
         };
         let upload = blocking(move || {
-            let upload = Arc::new(Upload::create(&bucket.uploads_folder(), record)?);
+            let upload = Arc::new(Upload::create(&bucket.uploads_folder(), &bucket.draft(), record)?);
             Ok(bucket.insert_upload(upload.clone()).then_some(upload))
         })
         .await?

@@ -36,13 +36,14 @@ pub struct Part {
 }
 
 impl Upload {
-    /// Begins an upload in the folder of all uploads, durably. Blocks.
-    pub fn create(uploads_folder: &Path, record: UploadRecord) -> io::Result<Upload> {
+    /// Begins an upload in the folder of all uploads by way of the folder `draft`, durably and in one step. Blocks.
+    pub fn create(uploads_folder: &Path, draft: &Path, record: UploadRecord) -> io::Result<Upload> {
         let id = new_id();
         let folder = uploads_folder.join(&id);
-        fs::create_dir(&folder)?;
-        write_durably(&folder.join("upload.json"), &record, &[])?;
-        sync_folder(&folder)?;
+        fs::create_dir(draft)?;
+        write_durably(&draft.join("upload.json"), &record, &[])?;
+        sync_folder(draft)?;
+        fs::rename(draft, &folder)?;
         sync_folder(uploads_folder)?;
         Ok(Upload { id, record, folder, parts: Mutex::new(Some(Parts::new())) })
     }
@@ -71,6 +72,7 @@ impl Upload {
         };
         record.pieces = pieces;
         write_durably(draft, &record, &[])?;
+        let replaced;
         {
             let mut parts = lock(&self.parts);
             let Some(parts) = parts.as_mut() else {
@@ -80,11 +82,12 @@ impl Upload {
             fs::rename(draft, self.folder.join(format!("{}.json", record.number)))?;
             blobs.keep();
             let number = record.number;
-            if let Some(old) = parts.insert(number, Part { record, blobs: Some(blobs) }) {
-                old.doom();
-            }
+            replaced = parts.insert(number, Part { record, blobs: Some(blobs) });
         }
         sync_folder(&self.folder)?;
+        if let Some(old) = replaced {
+            old.doom();
+        }
         Ok(true)
     }
 

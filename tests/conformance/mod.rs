@@ -8,7 +8,7 @@
 mod acls;
 mod listing;
 mod objects;
-mod real;
+pub mod real;
 mod stacks;
 mod uploads;
 

@@ -14,7 +14,8 @@ use dreamfs::store::trace::Trace;
 use super::{Expectations, run_all};
 use crate::harness::{Kind, Rig};
 
-fn stack(endpoint: &str) -> Arc<dyn Store> {
+/// The adapter alone, as alice.
+pub fn client(endpoint: &str) -> S3Store {
     let config = Config {
         endpoint: endpoint.to_owned(),
         region: "us-east-1".to_owned(),
@@ -26,8 +27,11 @@ fn stack(endpoint: &str) -> Arc<dyn Store> {
         clock: Clock::system(),
     };
     let keys = Credentials { access_key: "alicekey".into(), secret_key: "alicesecret".into(), session_token: None };
-    let s3 = S3Store::new(config, Arc::new(move || Ok(keys.clone())), Arc::new(Profile::new())).expect("made");
-    let limit = Limit::new(Arc::new(s3), NonZeroUsize::new(8).expect("not zero"));
+    S3Store::new(config, Arc::new(move || Ok(keys.clone())), Arc::new(Profile::new())).expect("made")
+}
+
+fn stack(endpoint: &str) -> Arc<dyn Store> {
+    let limit = Limit::new(Arc::new(client(endpoint)), NonZeroUsize::new(8).expect("not zero"));
     Arc::new(Trace::new(Arc::new(Retry::new(Arc::new(limit), RetryConfig::default()))))
 }
 

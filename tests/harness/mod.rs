@@ -33,7 +33,14 @@ pub enum Kind {
 /// A store with the users alice and bob.
 pub struct Rig {
     pub endpoint: String,
-    server: Option<(Child, TempDir)>,
+    server: Option<Server>,
+}
+
+/// An embedded server and all that it needs to come back.
+struct Server {
+    child: Child,
+    folder: TempDir,
+    arguments: Vec<String>,
 }
 
 impl Rig {
@@ -62,20 +69,22 @@ impl Rig {
             "alice alicekey alicesecret alice@example.com Alice\nbob bobkey bobsecret bob@example.com Bob\n",
         )
         .expect("written");
-        let mut child = Command::new(DREAMFS)
-            .args(["serve", "--listen", "127.0.0.1:0", "--profile", profile, "--data"])
-            .arg(folder.path().join("data"))
-            .arg("--users")
-            .arg(&users)
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("dreamfs serve starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a first line");
-        let endpoint = line.trim().strip_prefix("listening on ").expect("its address").to_owned();
-        Rig { endpoint, server: Some((child, folder)) }
+        let arguments = ["--profile", profile].iter().chain(more).map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (child, endpoint) = serve(folder.path(), &arguments);
+        Rig { endpoint, server: Some(Server { child, folder, arguments }) }
+    }
+
+    /// Ends the embedded server as a crash does.
+    pub fn kill_9(&mut self) {
+        let server = self.server.as_mut().expect("an embedded server");
+        server.child.kill().expect("it runs");
+        server.child.wait().expect("its end");
+    }
+
+    /// Starts the embedded server again on the same data; the endpoint is another one.
+    pub fn restart(&mut self) {
+        let server = self.server.as_mut().expect("an embedded server");
+        (server.child, self.endpoint) = serve(server.folder.path(), &server.arguments);
     }
 
     /// A new bucket of alice's, made by boto.
@@ -105,12 +114,30 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        if let Some((child, _folder)) = &mut self.server {
+        if let Some(server) = &mut self.server {
             // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
+            let _ = server.child.kill();
+            let _ = server.child.wait();
         }
     }
+}
+
+/// Starts a server on the data and the users in a folder; answers its endpoint too.
+fn serve(folder: &Path, arguments: &[String]) -> (Child, String) {
+    let mut child = Command::new(DREAMFS)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(folder.join("data"))
+        .arg("--users")
+        .arg(folder.join("users"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("dreamfs serve starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a first line");
+    let endpoint = line.trim().strip_prefix("listening on ").expect("the server tells its address").to_owned();
+    (child, endpoint)
 }
 
 /// How to mount.
