@@ -263,6 +263,10 @@ impl Fs {
         let headers = ObjectHeaders { acl: None, ..headers };
         self.tree.update(ino, |inode| {
             inode.local = still_dirty;
+            // The kernel saw all that was written: its pages follow the content from version to version.
+            if inode.pages == inode.object.as_ref().map(|object| object.etag.clone()) {
+                inode.pages = Some(version.etag.clone());
+            }
             inode.object = Some(Object {
                 etag: version.etag.clone(),
                 size_bytes: version.size_bytes,

@@ -96,9 +96,9 @@ impl Fs {
             if access.exclusive {
                 return Err(Error::new(Meaning::Exists, name));
             }
-            let id = self.open(entry.ino, access, caller).await?;
+            let opened = self.open(entry.ino, access, caller).await?;
             self.tree.remember(entry.ino);
-            return Ok((entry, id));
+            return Ok((entry, opened.id));
         }
         let attr = self.new_attr(parent, FileKind::File, mode, caller);
         let entry = self.tree.insert(parent, name, attr, None);

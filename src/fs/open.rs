@@ -64,6 +64,15 @@ impl OpenFile {
     }
 }
 
+/// What an open gives to the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// The handle.
+    pub id: HandleId,
+    /// Whether the pages that the kernel may have of this inode are still its content.
+    pub keep_pages: bool,
+}
+
 /// A handle that the kernel holds.
 #[derive(Clone)]
 pub(crate) enum Handle {
@@ -157,13 +166,16 @@ impl Files {
 
 impl Fs {
     /// Opens a file.
-    pub async fn open(&self, ino: Ino, access: Access, caller: Caller) -> Result<HandleId> {
+    pub async fn open(&self, ino: Ino, access: Access, caller: Caller) -> Result<Opened> {
         if access.write || access.truncate {
             self.check_writable()?;
         }
         let file = self.open_file(ino)?;
         match self.open_checked(&file, access, caller).await {
-            Ok(()) => Ok(self.files.add_handle(Handle::File { file, access })),
+            Ok(()) => {
+                let keep_pages = self.pages_kept(&file);
+                Ok(Opened { id: self.files.add_handle(Handle::File { file, access }), keep_pages })
+            }
             Err(error) => {
                 self.forget_file(file);
                 Err(error)
@@ -198,10 +210,32 @@ impl Fs {
         })
     }
 
+    /// Whether the kernel's pages of a file are its content; after this open they are.
+    fn pages_kept(&self, file: &OpenFile) -> bool {
+        let etag = file.bytes.version().map(|version| version.etag);
+        let unsaved = file.bytes.is_dirty();
+        let kept = self.tree.read(file.ino, |inode| inode.pages == etag).unwrap_or(false);
+        if !kept {
+            self.tree.note_pages(file.ino, etag);
+        }
+        kept || unsaved
+    }
+
+    /// Whether the kernel may have pages of the file's version, and the store said lately that it is the present one:
+    /// then an open costs nothing.
+    fn is_trusted(&self, file: &OpenFile) -> bool {
+        let etag = file.bytes.version().map(|version| version.etag);
+        let kept = self.tree.read(file.ino, |inode| inode.pages.is_some() && inode.pages == etag).unwrap_or(false);
+        kept && self.tree.entry(file.ino).is_some_and(|entry| !entry.ttl.is_zero())
+    }
+
     /// Asks whether the file's version is still the one in the store. If not, the tree learns what is there now and
     /// the caller gets ESTALE once, on which the kernel looks the name up again.
     async fn validate(&self, file: &OpenFile) -> Result<()> {
         let shared = self.tree.read(file.ino, |inode| inode.handles() > 0 && !inode.is_detached()).unwrap_or(false);
+        if !shared && self.is_trusted(file) {
+            return Ok(());
+        }
         let fresh = match file.bytes.warm().await {
             Ok(Some(head)) => Ok(head),
             Ok(None) if !shared => return Ok(()),

@@ -9,7 +9,7 @@ use fuser::{
 };
 
 use crate::fs::lookup::Found;
-use crate::fs::open::HandleId;
+use crate::fs::open::{HandleId, Opened};
 use crate::fs::statfs::{BLOCK_BYTES, Usage};
 use crate::tree::{Attr, Entry, FileKind, Ino};
 
@@ -47,6 +47,10 @@ answer!(ReplyData, Bytes, |reply, bytes| reply.data(&bytes));
 answer!(ReplyWrite, u32, |reply, written| reply.written(written));
 answer!(ReplyAttr, Entry, |reply, entry| reply.attr(&entry.ttl, &file_attr(entry.ino, &entry.attr)));
 answer!(ReplyOpen, HandleId, |reply, id| reply.opened(FileHandle(id.0), FopenFlags::empty()));
+answer!(ReplyOpen, Opened, |reply, opened| {
+    let flags = if opened.keep_pages { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+    reply.opened(FileHandle(opened.id.0), flags)
+});
 answer!(ReplyEntry, Entry, |reply, entry| reply.entry(&entry.ttl, &file_attr(entry.ino, &entry.attr), Generation(0)));
 answer!(ReplyEntry, Found, |reply, found| match found {
     Found::Entry(entry) => reply.entry(&entry.ttl, &file_attr(entry.ino, &entry.attr), Generation(0)),

@@ -60,6 +60,14 @@ pub fn is_dreamfs(mount: &MountInfo) -> bool {
     mount.fs_type.starts_with("fuse") && mount.source.as_encoded_bytes().starts_with(SOURCE_PREFIX.as_bytes())
 }
 
+/// Lets the kernel read further ahead in the mount at `path` than the 128 KiB of a bdi's default, so that several
+/// requests are on their way at once (Documentation/ABI/testing/sysfs-class-bdi). Only root may.
+pub fn set_read_ahead(path: &Path, kibibytes: u32) -> io::Result<()> {
+    let mount = mounted_at(path).ok_or(io::ErrorKind::NotFound)?;
+    let (major, minor) = mount.device;
+    fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kibibytes.to_string())
+}
+
 /// Whether the daemon of the mount at `path` has died: the kernel answers "not connected".
 pub fn is_stale(path: &Path) -> bool {
     matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotConnected)

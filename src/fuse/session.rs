@@ -12,10 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::fs::{Fs, Invalidation};
 
-use super::{Bridge, notify};
+use super::{Bridge, host, notify};
 
 /// Threads that read requests. They only decode and answer from memory.
 const THREADS: usize = 4;
+
+/// How far the kernel reads ahead where root mounts: enough that several requests of 1 MiB are under way, and no more,
+/// because a page fault in a mapped file brings as much.
+const READ_AHEAD_KIBIBYTES: u32 = 4096;
 
 /// How the kernel is asked to mount.
 #[derive(Clone, Debug)]
@@ -57,6 +61,11 @@ pub fn mount(
     let bridge = Bridge::new(fs.clone(), Handle::current(), tasks.clone(), ended);
     let session = Session::new(bridge, mountpoint, &config(options))?;
     notify::start(session.notifier(), fs, told)?;
+    if host::is_root()
+        && let Err(error) = host::set_read_ahead(mountpoint, READ_AHEAD_KIBIBYTES)
+    {
+        log::info!("the kernel reads ahead as little as by default: {error}");
+    }
     // Never dropped: after someone else has unmounted us, this version of fuser would unmount whatever lies at the
     // path then. Unmounting is done by `host::unmount`.
     let _session = ManuallyDrop::new(session.spawn()?);

@@ -120,6 +120,8 @@ pub struct Inode {
     pub(super) acl: (AclState, Instant),
     /// The object behind it; `None` for what is not (yet) stored, and for a directory without a known marker.
     pub object: Option<Object>,
+    /// The version whose bytes the kernel's pages of this inode are, if they are any one's.
+    pub pages: Option<ETag>,
     /// Whether this mount has content or attributes that the store has not: the store's view does not count then.
     pub local: bool,
     /// Whether the times were set by hand, so that the time of storing cannot stand in for them.

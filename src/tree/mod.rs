@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::format::key::{BucketName, Prefix};
-use crate::store::{Key, Location};
+use crate::store::{ETag, Key, Location};
 
 pub use inode::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
 pub use sighting::{Listing, Sighting};
@@ -149,6 +149,13 @@ impl Tree {
     /// outranks listings under way.
     pub fn update<R>(&self, ino: Ino, change: impl FnOnce(&mut Inode) -> R) -> Option<R> {
         self.lock().update(ino, change)
+    }
+
+    /// Notes of which version the kernel's pages are. No change of the file.
+    pub fn note_pages(&self, ino: Ino, etag: Option<ETag>) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino) {
+            inode.pages = etag;
+        }
     }
 
     /// Where the inode lies in the store; `None` if no name leads to it any more.

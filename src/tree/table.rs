@@ -45,6 +45,7 @@ impl Table {
             object: None,
             local: false,
             times_set: false,
+            pages: None,
         };
         let inodes = HashMap::from([(ROOT, root_inode)]);
         Table { inodes, defaults, root, ttl, names_max, next_reserved: RESERVED_FROM, recent: LruCache::unbounded() }
@@ -198,6 +199,7 @@ impl Table {
             object,
             local: false,
             times_set: false,
+            pages: None,
         };
         self.directory_mut(parent)?.names.insert(name.clone(), ino);
         self.inodes.insert(ino, inode);
