@@ -52,7 +52,7 @@ struct Running {
 
 /// Mounts and serves until the mount is gone; `ready` is called when it can be used. The error is one line.
 pub fn run(config: config::Mount, ready: impl FnOnce()) -> Result<(), String> {
-    data::budget::return_freed_buffers();
+    data::budget::set_up_allocator();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let result = runtime.block_on(serve(config, ready));
@@ -195,6 +195,20 @@ async fn until_end(running: &Running, mounted: &mut session::Mounted, s3: &S3Sto
 }
 
 impl Running {
+    fn reading(&self) -> control::Reading {
+        let cache = self.data.cache();
+        let (counters, pace) = (cache.counters(), cache.pace());
+        control::Reading {
+            asked_bytes: counters.asked_bytes.load(Ordering::Relaxed),
+            fetched_bytes: counters.fetched_bytes.load(Ordering::Relaxed),
+            wasted_bytes: counters.wasted_bytes.load(Ordering::Relaxed),
+            hits: counters.hits.load(Ordering::Relaxed),
+            hedges: counters.hedges.load(Ordering::Relaxed),
+            delay_us: u64::try_from(pace.delay().as_micros()).unwrap_or(u64::MAX),
+            bytes_per_second: pace.bytes_per_second() as u64,
+        }
+    }
+
     /// Stores what can be stored, and parks the rest.
     async fn finish(&self) -> Vec<UnsavedFile> {
         self.fs.drain().await;
@@ -244,6 +258,7 @@ impl Daemon for Running {
             puts_with_acl: counts.puts_with_acl_header,
             open_files: self.fs.open_handles(),
             unsaved: self.fs.unsaved().into_iter().map(told).collect(),
+            reading: self.reading(),
             memory_bytes: self.data.budget().used_bytes(),
             memory_bytes_max: self.memory_bytes_max,
             hidden_keys: self.fs.hidden_keys(),

@@ -12,7 +12,7 @@ use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 use super::args;
 use super::text::{self, complain};
 use crate::clock::Clock;
-use crate::control::{self, Client, Status};
+use crate::control::{self, Client, Reading, Status};
 
 /// How often `--watch` asks again.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -110,6 +110,7 @@ fn rows(status: &Status, now: SystemTime) -> Vec<(String, String)> {
         ("requests", requests_text(status)),
         ("sent", BinaryBytes(status.bytes_up).to_string()),
         ("received", BinaryBytes(status.bytes_down).to_string()),
+        ("read", reading_text(&status.reading)),
         ("ACL writes", HumanCount(status.puts_with_acl).to_string()),
         ("open files", HumanCount(status.open_files).to_string()),
         ("names", HumanCount(status.names).to_string()),
@@ -121,6 +122,14 @@ fn rows(status: &Status, now: SystemTime) -> Vec<(String, String)> {
     }
     rows.push(("not stored", unsaved_text(status)));
     rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn reading_text(reading: &Reading) -> String {
+    let [asked, fetched, wasted] = [reading.asked_bytes, reading.fetched_bytes, reading.wasted_bytes].map(BinaryBytes);
+    let pace = BinaryBytes(reading.bytes_per_second);
+    let delay = Duration::from_micros(reading.delay_us);
+    let hedges = if reading.hedges == 0 { String::new() } else { format!(", {} stalled", HumanCount(reading.hedges)) };
+    format!("{asked} of {fetched} fetched, {wasted} in vain; a GET waits {delay:.1?}, then {pace}/s{hedges}")
 }
 
 fn requests_text(status: &Status) -> String {
@@ -180,6 +189,7 @@ running     for 3 hours, process 42, version 0.1.0
 requests    12,003 (GET 12,000, LIST 3), 0 failed
 sent        3.00 MiB
 received    0 B
+read        0 B of 0 B fetched, 0 B in vain; a GET waits 0.0ns, then 0 B/s
 ACL writes  0
 open files  0
 names       0

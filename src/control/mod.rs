@@ -64,10 +64,32 @@ pub struct Status {
     pub memory_bytes: u64,
     /// The budget, in bytes.
     pub memory_bytes_max: u64,
+    /// What reading has cost.
+    pub reading: Reading,
     /// Keys that were seen and that no path can name.
     pub hidden_keys: u64,
     /// Names that are remembered.
     pub names: u64,
+}
+
+/// What reading has cost since the mount, and how fast the store is. Pages that the kernel still had cost nothing and
+/// are not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Bytes that the kernel asked for.
+    pub asked_bytes: u64,
+    /// Bytes that came from the store for it.
+    pub fetched_bytes: u64,
+    /// Bytes of these that were given up without having been asked for.
+    pub wasted_bytes: u64,
+    /// Requests of the kernel that found their bytes in memory.
+    pub hits: u64,
+    /// GETs that were sent because another one stalled.
+    pub hedges: u64,
+    /// Time from a GET to its first byte, at best, in microseconds.
+    pub delay_us: u64,
+    /// Bytes that one GET brings in a second.
+    pub bytes_per_second: u64,
 }
 
 /// A file whose newest bytes are not in the store.

@@ -60,6 +60,13 @@ impl<B> Blocks<B> {
         gaps
     }
 
+    /// Whether any block that has bytes of a range is such a one.
+    pub fn any_in(&self, version: u64, range: &Range<u64>, is_such: impl Fn(&B) -> bool) -> bool {
+        let first = self.last_before(version, range.start + 1).map_or(range.start, |(place, _)| place.1);
+        let mut within = self.by_place.range((version, first)..(version, range.end.max(first)));
+        within.any(|(_, held)| held.end > range.start && is_such(&held.block))
+    }
+
     /// Adds a block, which must lie in a gap.
     pub fn insert(&mut self, version: u64, range: Range<u64>, block: Arc<B>) {
         debug_assert_eq!(self.gaps(version, &range), std::slice::from_ref(&range), "blocks never overlap");
@@ -76,12 +83,7 @@ impl<B> Blocks<B> {
         }
     }
 
-    /// The block that begins here has served: it goes before all others when memory is short.
-    pub fn demote(&mut self, version: u64, start: u64) {
-        self.by_age.demote(&(version, start));
-    }
-
-    /// Gives back blocks that `may` go, those that served and the longest unused first, until about so many bytes are
+    /// Gives back blocks that `may` go, the longest unused first, until about so many bytes are
     /// free; answers the ranges' lengths and the blocks.
     pub fn evict(&mut self, bytes: u64, may: impl Fn(&B) -> bool) -> Vec<(u64, Arc<B>)> {
         let mut gone = Vec::new();
@@ -111,15 +113,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_served_goes_first_and_then_the_oldest() {
+    fn the_longest_unused_go_first() {
         let mut blocks = Blocks::default();
         for start in [0, 10, 20, 30] {
             blocks.insert(1, start..start + 10, Arc::new(start));
         }
         blocks.covering(1, 5);
-        blocks.demote(1, 30);
         let order: Vec<u64> = (0..4).flat_map(|_| blocks.evict(1, |_| true)).map(|(_, block)| *block).collect();
-        assert_eq!(order, [30, 10, 20, 0]);
+        assert_eq!(order, [10, 20, 30, 0]);
     }
 
     #[test]

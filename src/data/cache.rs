@@ -1,11 +1,11 @@
 //! Clean bytes of stored versions: blocks in memory, and which GETs are started to fill them.
 //!
 //! A byte is fetched once however many wait for it. What a reader needs waits for memory; what is fetched ahead of it
-//! does without when there is none. A block that was read to its end has served and goes first: the kernel's page
-//! cache has it now.
+//! does without when there is none. A block of which every byte was read has served and goes at once: the kernel's page
+//! cache has it now, and its buffer is warm for the next one.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -19,12 +19,13 @@ use crate::store::{ObjectHead, Store};
 use super::Stored;
 use super::blocks::Blocks;
 use super::budget::{Budget, Claim};
+use super::buffers::{BUFFER_BYTES, Buffers};
 use super::fetch::Fetch;
 use super::pace::Pace;
 use super::readahead::{FIRST_BYTES, WHOLE_BYTES_MAX};
 
 /// The longest block: one FUSE request, so that its reply is a slice of one block.
-const BLOCK_BYTES: u64 = 1 << 20;
+const BLOCK_BYTES: u64 = BUFFER_BYTES as u64;
 
 /// The part of the memory that windows may take: the rest is for what readers need at once, and for parts going up.
 const WINDOWS_SHARE: (u64, u64) = (3, 4);
@@ -43,35 +44,24 @@ pub(super) enum BlockState {
 /// A range of a version.
 pub(super) struct Block {
     pub(super) state: watch::Sender<BlockState>,
-    /// Whether anybody has read of it.
-    read: AtomicBool,
+    /// Bytes that were read of it.
+    read_bytes: AtomicU64,
 }
 
 impl Block {
     fn new(state: BlockState) -> Arc<Block> {
-        Arc::new(Block { state: watch::Sender::new(state), read: AtomicBool::new(false) })
+        Arc::new(Block { state: watch::Sender::new(state), read_bytes: AtomicU64::new(0) })
+    }
+
+    /// Counts bytes that were read of it; answers whether that is as many as it has.
+    fn has_served(&self, covered: &Range<u64>, from: u64, to: u64) -> bool {
+        let read_bytes = self.read_bytes.fetch_add(to - from, Ordering::Relaxed) + to - from;
+        read_bytes >= covered.end - covered.start
     }
 
     fn is_coming(&self) -> bool {
         matches!(*self.state.borrow(), BlockState::Coming)
     }
-}
-
-/// Bytes together with the memory that is claimed for them.
-struct Held {
-    bytes: Vec<u8>,
-    _claim: Claim,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// Bytes that give their claim back when nobody uses them any more.
-pub(super) fn held(bytes: Vec<u8>, claim: Claim) -> Bytes {
-    Bytes::from_owner(Held { bytes, _claim: claim })
 }
 
 /// What reading has cost so far, in bytes and numbers since the mount began.
@@ -94,6 +84,7 @@ pub(super) struct Inner {
     pub(super) budget: Budget,
     pub(super) counters: Counters,
     pub(super) pace: Mutex<Pace>,
+    pub(super) buffers: Buffers,
     tracker: TaskTracker,
     runtime: Handle,
     blocks: Mutex<Blocks<Block>>,
@@ -124,6 +115,7 @@ impl Cache {
             budget: budget.clone(),
             counters: Counters::default(),
             pace: Mutex::default(),
+            buffers: Buffers::default(),
             tracker,
             runtime: Handle::current(),
             blocks: Mutex::default(),
@@ -177,9 +169,7 @@ impl Cache {
             return;
         }
         if let Some(claim) = self.inner.budget.try_claim(length) {
-            let block = Block::new(BlockState::Here(held(bytes.to_vec(), claim)));
-            // Nobody waits for it: it was written here, not asked for.
-            block.read.store(true, Ordering::Relaxed);
+            let block = Block::new(BlockState::Here(self.inner.buffers.hold(bytes.to_vec(), claim)));
             self.blocks().insert(stored.id, 0..length, block);
         }
     }
@@ -189,7 +179,7 @@ impl Cache {
         let size_bytes = stored.version.size_bytes;
         let end = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { FIRST_BYTES };
         let (head, told) = oneshot::channel();
-        self.fetch(stored, 0..1.min(size_bytes), end, Some(head)).await;
+        self.fetch(stored, 0..1.min(size_bytes), 1.min(size_bytes)..end, Some(head)).await;
         if let Ok(head) = told.await {
             return head;
         }
@@ -207,9 +197,8 @@ impl Cache {
         let (covered, block) =
             blocks.covering(stored.id, range.start).filter(|(covered, _)| covered.end >= range.end)?;
         let BlockState::Here(bytes) = block.state.borrow().clone() else { return None };
-        block.read.store(true, Ordering::Relaxed);
-        if covered.end == range.end {
-            blocks.demote(stored.id, covered.start);
+        if block.has_served(&covered, range.start, range.end) {
+            blocks.remove(stored.id, covered.start, &block);
         }
         drop(blocks);
         self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
@@ -217,13 +206,18 @@ impl Cache {
         Some(bytes.slice((range.start - covered.start) as usize..(range.end - covered.start) as usize))
     }
 
-    /// Bytes of a version, which is fetched as far as `end` meanwhile.
-    pub async fn read(&self, stored: &Arc<Stored>, range: Range<u64>, end: u64) -> Result<Bytes> {
+    /// Whether all of a range has come, and is held or was read.
+    pub fn has_come(&self, stored: &Stored, range: Range<u64>) -> bool {
+        !self.blocks().any_in(stored.id, &range, Block::is_coming)
+    }
+
+    /// Bytes of a version; those `ahead` are fetched meanwhile.
+    pub async fn read(&self, stored: &Arc<Stored>, range: Range<u64>, ahead: Range<u64>) -> Result<Bytes> {
         if let Some(bytes) = self.ready(stored, &range) {
-            self.fetch_ahead(stored, range.end..end);
+            self.fetch_ahead(stored, ahead);
             return Ok(bytes);
         }
-        self.fetch(stored, range.clone(), end, None).await;
+        self.fetch(stored, range.clone(), ahead, None).await;
         self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let mut joined = BytesMut::new();
         let mut at = range.start;
@@ -247,16 +241,15 @@ impl Cache {
             let known = self.blocks().covering(stored.id, at);
             let Some((covered, block)) = known else {
                 // Given back under pressure before we came to it.
-                self.fetch(stored, at..range.end, range.end, None).await;
+                self.fetch(stored, at..range.end, range.end..range.end, None).await;
                 continue;
             };
             let mut state = block.state.subscribe();
             let state = state.wait_for(|state| !matches!(state, BlockState::Coming)).await;
             return match state.map(|state| state.clone()) {
                 Ok(BlockState::Here(bytes)) => {
-                    block.read.store(true, Ordering::Relaxed);
-                    if covered.end <= range.end {
-                        self.blocks().demote(stored.id, covered.start);
+                    if block.has_served(&covered, at, range.end.min(covered.end)) {
+                        self.blocks().remove(stored.id, covered.start, &block);
                     }
                     Ok((covered, bytes))
                 }
@@ -266,20 +259,21 @@ impl Cache {
         }
     }
 
-    /// Starts the GETs of what is `needed` and not here, which wait for memory, and of what follows up to `end`.
+    /// Starts the GETs of what is `needed` and not here, which wait for memory, and of what is wanted `ahead`.
     async fn fetch(
         &self,
         stored: &Arc<Stored>,
         needed: Range<u64>,
-        end: u64,
+        ahead: Range<u64>,
         mut head: Option<oneshot::Sender<Result<ObjectHead>>>,
     ) {
+        // What follows at once comes with the same GET.
+        let end = if ahead.start == needed.end { ahead.end } else { needed.end };
         loop {
             let gap = {
                 let blocks = self.blocks();
                 let Some(first) = blocks.gaps(stored.id, &needed).into_iter().next() else { break };
-                // As far as it is free: what is ahead comes with the same GET.
-                let wide = first.start..end.max(first.end);
+                let wide = first.start..end;
                 blocks.gaps(stored.id, &wide).into_iter().next().unwrap_or(first)
             };
             let part_bytes = self.pace().part_bytes(end.saturating_sub(gap.start));
@@ -294,7 +288,7 @@ impl Cache {
                 break;
             }
         }
-        self.fetch_ahead(stored, needed.end..end);
+        self.fetch_ahead(stored, ahead);
     }
 
     /// Starts GETs of what is not here, as far as there is memory. Does not wait.
@@ -354,7 +348,7 @@ impl Cache {
 impl Inner {
     fn shrink(&self, bytes: u64) {
         let gone = self.blocks.lock().expect("no panic under this lock").evict(bytes, |block| !block.is_coming());
-        let unread = gone.iter().filter(|(_, block)| !block.read.load(Ordering::Relaxed));
+        let unread = gone.iter().filter(|(_, block)| block.read_bytes.load(Ordering::Relaxed) == 0);
         self.counters.wasted_bytes.fetch_add(unread.map(|(length, _)| length).sum(), Ordering::Relaxed);
     }
 }

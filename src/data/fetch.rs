@@ -22,7 +22,7 @@ use crate::store::{GetOptions, ObjectHead};
 
 use super::Stored;
 use super::budget::Claim;
-use super::cache::{Block, BlockState, Cache, held};
+use super::cache::{Block, BlockState, Cache};
 
 /// A GET is looked at so often: one that has brought nothing since, or far less than others do, gets a rival.
 const STALL: Duration = Duration::from_secs(5);
@@ -145,14 +145,15 @@ impl Fetch {
             let wanted = (filling.range.end - self.missing.start) as usize;
             let taken = bytes.split_to(wanted.min(bytes.len()));
             if filling.bytes.capacity() == 0 {
-                filling.bytes.reserve_exact((filling.range.end - filling.range.start) as usize);
+                let length = (filling.range.end - filling.range.start) as usize;
+                filling.bytes = self.cache.inner.buffers.take(length);
             }
             filling.bytes.extend_from_slice(&taken);
             self.missing.start += taken.len() as u64;
             if taken.len() == wanted
                 && let Some(Filling { block, claim: Some(claim), bytes, .. }) = self.blocks.pop_front()
             {
-                block.state.send_replace(BlockState::Here(held(bytes, claim)));
+                block.state.send_replace(BlockState::Here(self.cache.inner.buffers.hold(bytes, claim)));
             }
         }
     }

@@ -79,8 +79,9 @@ impl State {
     /// The same, and how far a reader who has to wait for it should have it fetched.
     fn wanted(&mut self, range: &Range<u64>, cache: &Cache) -> Option<(Arc<Stored>, Range<u64>, Wanted)> {
         let (stored, range) = self.unchanged(range)?;
-        let wanted = self.readahead.wanted(&range, stored.version.size_bytes, false, cache.window_bytes_max());
-        if wanted.end > range.end && self.place.is_none() {
+        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
+        let wanted = self.readahead.wanted(&range, size_bytes, window_bytes_max, |_| false);
+        if !wanted.ahead.is_empty() && self.place.is_none() {
             self.place = Some(cache.take_place());
         }
         Some((stored, range, wanted))
@@ -184,9 +185,11 @@ impl File {
         }
         let (stored, range) = state.unchanged(&range)?;
         let bytes = cache.ready(&stored, &range)?;
-        let wanted = state.readahead.wanted(&range, stored.version.size_bytes, true, cache.window_bytes_max());
+        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
+        let has_come = |range| cache.has_come(&stored, range);
+        let wanted = state.readahead.wanted(&range, size_bytes, window_bytes_max, has_come);
         drop(state);
-        cache.fetch_ahead(&stored, range.end..wanted.end);
+        cache.fetch_ahead(&stored, wanted.ahead);
         Some(bytes)
     }
 
@@ -203,7 +206,7 @@ impl File {
         };
         if let Some((stored, range, wanted)) = wanted {
             let began = Instant::now();
-            let bytes = self.data.inner.cache.read(&stored, range, wanted.end).await?;
+            let bytes = self.data.inner.cache.read(&stored, range, wanted.ahead).await?;
             if wanted.jumped {
                 self.lock().waited += began.elapsed();
             }
@@ -223,7 +226,7 @@ impl File {
         match (&extent.source, stage) {
             (Source::Object(stored, from), _) => {
                 let range = *from..from + extent.length();
-                self.data.inner.cache.read(stored, range.clone(), range.end).await
+                self.data.inner.cache.read(stored, range.clone(), range.end..range.end).await
             }
             (Source::Staged, Some(stage)) => stage.read(extent.range.clone()).await,
             (Source::Staged, None) => Err(Error::new(Meaning::Io, "staged bytes without a staging file")),

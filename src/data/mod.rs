@@ -7,6 +7,7 @@
 
 pub mod blocks;
 pub mod budget;
+pub mod buffers;
 pub mod cache;
 pub mod extents;
 mod fetch;

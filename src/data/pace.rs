@@ -10,12 +10,9 @@ const CONNECTIONS: std::ops::RangeInclusive<u64> = 4..=16;
 /// another has to.
 const DELAY_PER_CONNECTION: Duration = Duration::from_millis(1);
 
-/// Bytes of one GET of a window. Small enough that several share a window, large enough that their number costs
-/// little.
+/// Bytes of one GET of a window. A store needs a millisecond and more for each, whatever its length, and most of that
+/// is its processor's: the longest is what makes their number cost little.
 const PART_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=8 << 20;
-
-/// A part takes so many times the delay before its first byte, so that most of its time brings bytes.
-const DELAYS_PER_PART: f64 = 3.0;
 
 /// GETs after which the shortest delay is looked for anew: the way to the store may have become longer.
 const DELAY_MEMORY: u32 = 256;
@@ -81,19 +78,16 @@ impl Pace {
         (CONNECTIONS.start() + hidden as u64).min(*CONNECTIONS.end())
     }
 
-    /// Bytes of one GET of a window of this size, in whole blocks of the smallest part.
+    /// Bytes of one GET of a window of this size, in whole blocks where it is one or more.
     pub fn part_bytes(&self, window_bytes: u64) -> u64 {
-        let worth = (self.delay.as_secs_f64() * self.bytes_per_second * DELAYS_PER_PART) as u64;
-        let shared = window_bytes / self.connections();
-        let unit = *PART_BYTES.start();
-        worth.max(1 << 20).min(shared).clamp(unit, *PART_BYTES.end()) / unit * unit
+        let part_bytes = (window_bytes / self.connections()).clamp(*PART_BYTES.start(), *PART_BYTES.end());
+        let unit = if part_bytes >= 1 << 20 { 1 << 20 } else { *PART_BYTES.start() };
+        part_bytes / unit * unit
     }
 
-    /// The window beyond which more would bring nothing.
+    /// The window beyond which more would bring nothing: every GET at once, and each as large as any.
     pub fn window_bytes_max(&self) -> u64 {
-        let part_bytes = self.part_bytes(u64::MAX);
-        // Half as many again: a reader takes parts in order, and the next must be on its way before one is used up.
-        part_bytes * self.connections() * 3 / 2
+        PART_BYTES.end() * self.connections()
     }
 
     /// Whether a file is better brought in whole: its readers have waited longer for single pieces than all of it
@@ -124,8 +118,8 @@ mod tests {
     fn a_distant_store_gets_more_and_larger_requests() {
         let (near, far) = (measured(0, 500_000_000), measured(20, 90_000_000));
         assert_eq!((near.connections(), far.connections()), (4, 16));
-        assert_eq!((near.part_bytes(64 * MIB), far.part_bytes(64 * MIB)), (MIB, 4 * MIB));
-        assert!(near.window_bytes_max() < 16 * MIB && far.window_bytes_max() >= 64 * MIB);
+        assert_eq!((near.part_bytes(64 * MIB), far.part_bytes(64 * MIB)), (8 * MIB, 4 * MIB));
+        assert_eq!((near.window_bytes_max(), far.window_bytes_max()), (32 * MIB, 128 * MIB));
         assert_eq!(far.part_bytes(0), 256 << 10);
     }
 

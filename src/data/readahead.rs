@@ -1,7 +1,7 @@
-//! What to fetch next. Pure: what was read in, how far to fetch out.
+//! What to fetch next. Pure: what was read in, what to fetch out.
 //!
-//! A reader that goes forward is a stream: it gets a window, which doubles while the reader has to wait and is never
-//! larger than what the reader has taken so far, so that at most every second byte can turn out to be fetched in vain.
+//! A reader that goes forward is a stream: it gets a window, which doubles while the reader comes near its end before
+//! the bytes do, and is never larger than what the reader has taken so far, so that at most every second byte can turn out to be fetched in vain.
 //! Several streams in one file (players, archives) are told apart. A reader that jumps gets what it asked for.
 
 use std::ops::Range;
@@ -37,18 +37,25 @@ pub struct Readahead {
 }
 
 /// What a read is part of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// How far should be fetched; the read's own end where nothing is to come ahead of it.
-    pub end: u64,
+    /// What should be fetched besides, empty where nothing is. It begins where the stream goes on: what lies between a
+    /// read that comes late and there has been read already.
+    pub ahead: Range<u64>,
     /// Whether it jumped: neither a file's beginning nor a stream's next bytes.
     pub jumped: bool,
 }
 
 impl Readahead {
-    /// How far a file of `size_bytes` should be fetched when `range` of it is read. `here` tells whether the reader
-    /// need not wait for it, `window_bytes_max` what one stream may have.
-    pub fn wanted(&mut self, range: &Range<u64>, size_bytes: u64, here: bool, window_bytes_max: u64) -> Wanted {
+    /// What of a file of `size_bytes` should be fetched when `range` of it is read. `window_bytes_max` is what one
+    /// stream may have; `is_here` tells whether all of a range has come.
+    pub fn wanted(
+        &mut self,
+        range: &Range<u64>,
+        size_bytes: u64,
+        window_bytes_max: u64,
+        is_here: impl Fn(Range<u64>) -> bool,
+    ) -> Wanted {
         let length = range.end - range.start;
         let found = self.streams.iter().rposition(|stream| {
             let slack = stream.taken_bytes.min(SLACK_BYTES_MAX);
@@ -57,9 +64,11 @@ impl Readahead {
         let stream = match found.map(|index| self.streams.remove(index)) {
             Some(stream) => {
                 let taken_bytes = stream.taken_bytes + length;
+                let next = stream.next.max(range.end);
+                let near = range.start..(next + stream.window_bytes / 2).min(size_bytes);
                 let wider = (stream.window_bytes * 2).clamp(FIRST_BYTES, taken_bytes.max(FIRST_BYTES));
-                let window_bytes = if here { stream.window_bytes } else { wider };
-                Stream { next: stream.next.max(range.end), taken_bytes, window_bytes }
+                let window_bytes = if is_here(near) { stream.window_bytes } else { wider };
+                Stream { next, taken_bytes, window_bytes }
             }
             None if range.start == 0 => {
                 let window_bytes = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { length.max(FIRST_BYTES) };
@@ -72,8 +81,8 @@ impl Readahead {
             self.streams.remove(0);
         }
         self.streams.push(stream);
-        let ahead = stream.next + stream.window_bytes;
-        Wanted { end: ahead.min(size_bytes).max(range.end), jumped: found.is_none() && range.start > 0 }
+        let end = (stream.next + stream.window_bytes).min(size_bytes).max(stream.next);
+        Wanted { ahead: stream.next..end, jumped: found.is_none() && range.start > 0 }
     }
 }
 
@@ -86,7 +95,7 @@ mod tests {
     const WINDOW_MAX: u64 = 64 * MIB;
 
     fn read(reader: &mut Readahead, start: u64, length: u64, here: bool) -> Wanted {
-        reader.wanted(&(start..start + length), SIZE, here, WINDOW_MAX)
+        reader.wanted(&(start..start + length), SIZE, WINDOW_MAX, |_| here)
     }
 
     #[test]
@@ -94,26 +103,27 @@ mod tests {
         let mut reader = Readahead::default();
         for at in 0..200 {
             let wanted = read(&mut reader, at * MIB, MIB, false);
-            let ahead = wanted.end - (at + 1) * MIB;
+            let ahead = wanted.ahead.end - (at + 1) * MIB;
             assert!(ahead <= ((at + 1) * MIB).min(WINDOW_MAX) && !wanted.jumped, "{ahead} ahead at {at} MiB");
         }
-        assert_eq!(read(&mut reader, 200 * MIB, MIB, false).end, 201 * MIB + WINDOW_MAX);
+        assert_eq!(read(&mut reader, 200 * MIB, MIB, false).ahead.end, 201 * MIB + WINDOW_MAX);
     }
 
     #[test]
     fn a_reader_that_does_not_wait_keeps_its_window() {
         let mut reader = Readahead::default();
-        let window = read(&mut reader, 0, MIB, false).end - MIB;
+        let window = read(&mut reader, 0, MIB, false).ahead.end - MIB;
         for at in 1..50 {
-            assert_eq!(read(&mut reader, at * MIB, MIB, true).end, (at + 1) * MIB + window);
+            assert_eq!(read(&mut reader, at * MIB, MIB, true).ahead.end, (at + 1) * MIB + window);
         }
     }
 
     #[test]
-    fn requests_that_pass_each_other_are_one_stream() {
+    fn requests_that_pass_each_other_are_one_stream_and_nothing_behind_it_is_wanted() {
         let mut reader = Readahead::default();
-        for at in [0, 1, 3, 2, 4, 6, 5, 7] {
-            assert!(!read(&mut reader, at * MIB, MIB, false).jumped, "{at}");
+        for (at, next) in [(0, 1), (1, 2), (3, 4), (2, 4), (4, 5), (6, 7), (5, 7), (7, 8)] {
+            let wanted = read(&mut reader, at * MIB, MIB, false);
+            assert!(!wanted.jumped && wanted.ahead.start == next * MIB, "{at}: {wanted:?}");
         }
         assert_eq!(reader.streams.len(), 1);
     }
@@ -123,7 +133,7 @@ mod tests {
         let mut reader = Readahead::default();
         for jump in [500, 20, 900, 333, 700, 100, 44, 612, 810, 17] {
             let wanted = read(&mut reader, jump * MIB, 65536, false);
-            assert_eq!(wanted, Wanted { end: jump * MIB + 65536, jumped: true });
+            assert_eq!(wanted, Wanted { ahead: jump * MIB + 65536..jump * MIB + 65536, jumped: true });
         }
     }
 
@@ -136,14 +146,15 @@ mod tests {
             assert!(at == 0 || !(sound.jumped || picture.jumped), "{at}");
         }
         assert_eq!(reader.streams.len(), 2);
-        assert!(read(&mut reader, 564 * MIB, MIB, false).end > 600 * MIB);
+        assert!(read(&mut reader, 564 * MIB, MIB, false).ahead.end > 600 * MIB);
     }
 
     #[test]
     fn beginnings_ends_and_small_files() {
-        let whole = |size: u64| Readahead::default().wanted(&(0..size.min(4096)), size, false, WINDOW_MAX).end;
+        let whole =
+            |size: u64| Readahead::default().wanted(&(0..size.min(4096)), size, WINDOW_MAX, |_| false).ahead.end;
         assert_eq!((whole(100), whole(MIB), whole(SIZE)), (100, MIB, 4096 + FIRST_BYTES));
         let mut reader = Readahead::default();
-        assert_eq!(reader.wanted(&(SIZE - 100..SIZE), SIZE, false, WINDOW_MAX).end, SIZE);
+        assert_eq!(reader.wanted(&(SIZE - 100..SIZE), SIZE, WINDOW_MAX, |_| false).ahead, SIZE..SIZE);
     }
 }
