@@ -33,6 +33,9 @@ const UPLOADS_AT_ONCE: usize = 8;
 /// Memory that one remembered name takes, about; half of the budget at most goes to names.
 const NAME_BYTES: u64 = 640;
 
+/// A file of up to this part of the machine's free memory may be brought into the kernel's page cache as a whole.
+const WHOLE_FILE_SHARE: u64 = 4;
+
 /// How long the kernel may take to let go of a mount that was detached.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -156,6 +159,7 @@ fn fs_config(config: &config::Mount, socket: PathBuf) -> fs::Config {
         acl: config.acl.clone(),
         storage_class: config.storage_class.clone(),
         requests_max: config.requests_max.get(),
+        whole_file_bytes_max: host::available_memory_bytes() / WHOLE_FILE_SHARE,
         names_max: usize::try_from(config.memory_bytes_max / 2 / NAME_BYTES).unwrap_or(usize::MAX).max(1000),
         daemon_uid: host::effective_uid(),
         socket,

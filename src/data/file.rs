@@ -3,20 +3,19 @@
 //! Locks: `gate` (async) is taken by whoever changes content, and by a commit for all its time, so that what goes up
 //! does not change on the way; readers do not take it. `state` (sync) is held for moments and never across an await.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::error::{Error, Meaning, Result};
-use crate::store::{Condition, Location, ObjectHead, ObjectHeaders};
+use crate::error::Result;
+use crate::store::{Condition, Location, ObjectHeaders};
 
-use super::cache::{Cache, ReaderPlace};
+use super::cache::ReaderPlace;
 use super::extents::{Extent, Extents, Source};
-use super::readahead::{Readahead, Wanted};
+use super::readahead::Readahead;
 use super::stage::Stage;
 use super::upload::Snapshot;
 use super::{Data, Stored, Version};
@@ -43,54 +42,27 @@ pub enum UploadState {
     },
 }
 
-struct State {
-    extents: Extents,
-    base: Option<Arc<Stored>>,
-    stage: Option<Arc<Stage>>,
-    dirty: bool,
-    written: bool,
-    failed: Option<String>,
+pub(super) struct State {
+    pub(super) extents: Extents,
+    pub(super) base: Option<Arc<Stored>>,
+    pub(super) stage: Option<Arc<Stage>>,
+    pub(super) dirty: bool,
+    pub(super) written: bool,
+    pub(super) failed: Option<String>,
     /// Bytes of the upload under way that have arrived, and of how many.
-    uploading: Option<(Arc<AtomicU64>, u64)>,
-    readahead: Readahead,
+    pub(super) uploading: Option<(Arc<AtomicU64>, u64)>,
+    pub(super) readahead: Readahead,
     /// Its share of the memory for windows, once it is read forward.
-    place: Option<ReaderPlace>,
+    pub(super) place: Option<ReaderPlace>,
     /// How long readers that jump have waited for single pieces.
-    waited: Duration,
-}
-
-impl State {
-    /// A range of the file, cut to its length.
-    fn clip(&self, offset: u64, length: usize) -> Range<u64> {
-        let size_bytes = self.extents.size_bytes();
-        offset.min(size_bytes)..offset.saturating_add(length as u64).min(size_bytes)
-    }
-
-    /// The stored version and its range that a range of the file is, if all of it lies there as it does here.
-    fn unchanged(&self, range: &Range<u64>) -> Option<(Arc<Stored>, Range<u64>)> {
-        match self.extents.slice(range).as_slice() {
-            [Extent { range, source: Source::Object(stored, from) }] if *from == range.start => {
-                Some((stored.clone(), range.clone()))
-            }
-            _ => None,
-        }
-    }
-
-    /// The same, and how far a reader who has to wait for it should have it fetched.
-    fn wanted(&mut self, range: &Range<u64>, cache: &Cache) -> Option<(Arc<Stored>, Range<u64>, Wanted)> {
-        let (stored, range) = self.unchanged(range)?;
-        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
-        let wanted = self.readahead.wanted(&range, size_bytes, window_bytes_max, |_| false);
-        if !wanted.ahead.is_empty() && self.place.is_none() {
-            self.place = Some(cache.take_place());
-        }
-        Some((stored, range, wanted))
-    }
+    pub(super) waited: Duration,
+    /// Whether all of it is being brought in because of that.
+    pub(super) bringing_in: bool,
 }
 
 /// The bytes of a file.
 pub struct File {
-    data: Data,
+    pub(super) data: Data,
     gate: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -109,11 +81,12 @@ impl File {
             readahead: Readahead::default(),
             place: None,
             waited: Duration::ZERO,
+            bringing_in: false,
         };
         File { data, gate: Default::default(), state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds a file's state")
     }
 
@@ -155,83 +128,6 @@ impl File {
     /// Notes why storing it failed.
     pub fn set_failed(&self, reason: String) {
         self.lock().failed = Some(reason);
-    }
-
-    /// At an open for reading: starts the conditional GET of the beginning and waits for its head only; the bytes
-    /// stream into the cache behind. `None` if nothing needed to be asked.
-    ///
-    /// # Errors
-    /// ESTALE if the object is another version now, ENOENT if it is gone.
-    pub async fn warm(&self) -> Result<Option<ObjectHead>> {
-        let base = {
-            let state = self.lock();
-            state.base.clone().filter(|stored| !state.dirty && stored.version.size_bytes > 0 && state.stage.is_none())
-        };
-        match base {
-            Some(stored) if !self.data.inner.cache.has_first(&stored) => {
-                self.data.inner.cache.warm(&stored).await.map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Bytes from an offset, if they are here in one piece; fewer only at the end of the file. Does not wait.
-    pub fn read_ready(&self, offset: u64, length: usize) -> Option<Bytes> {
-        let cache = &self.data.inner.cache;
-        let mut state = self.lock();
-        let range = state.clip(offset, length);
-        if range.is_empty() {
-            return Some(Bytes::new());
-        }
-        let (stored, range) = state.unchanged(&range)?;
-        let bytes = cache.ready(&stored, &range)?;
-        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
-        let has_come = |range| cache.has_come(&stored, range);
-        let wanted = state.readahead.wanted(&range, size_bytes, window_bytes_max, has_come);
-        drop(state);
-        cache.fetch_ahead(&stored, wanted.ahead);
-        Some(bytes)
-    }
-
-    /// Bytes from an offset; fewer only at the end of the file.
-    pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
-        let (extents, stage, wanted) = {
-            let mut state = self.lock();
-            let range = state.clip(offset, length);
-            if range.is_empty() {
-                return Ok(Bytes::new());
-            }
-            let wanted = state.wanted(&range, &self.data.inner.cache);
-            (state.extents.slice(&range), state.stage.clone(), wanted)
-        };
-        if let Some((stored, range, wanted)) = wanted {
-            let began = Instant::now();
-            let bytes = self.data.inner.cache.read(&stored, range, wanted.ahead).await?;
-            if wanted.jumped {
-                self.lock().waited += began.elapsed();
-            }
-            return Ok(bytes);
-        }
-        if let [extent] = extents.as_slice() {
-            return self.read_extent(extent, stage.as_ref()).await;
-        }
-        let mut out = BytesMut::with_capacity(length);
-        for extent in &extents {
-            out.extend_from_slice(&self.read_extent(extent, stage.as_ref()).await?);
-        }
-        Ok(out.freeze())
-    }
-
-    async fn read_extent(&self, extent: &Extent, stage: Option<&Arc<Stage>>) -> Result<Bytes> {
-        match (&extent.source, stage) {
-            (Source::Object(stored, from), _) => {
-                let range = *from..from + extent.length();
-                self.data.inner.cache.read(stored, range.clone(), range.end..range.end).await
-            }
-            (Source::Staged, Some(stage)) => stage.read(extent.range.clone()).await,
-            (Source::Staged, None) => Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
-            (Source::Hole, _) => Ok(BytesMut::zeroed(extent.length() as usize).freeze()),
-        }
     }
 
     /// Writes bytes at an offset; a gap behind the old end reads as zeros.

@@ -14,6 +14,7 @@ mod fetch;
 pub mod file;
 pub mod pace;
 pub mod plan;
+mod read;
 pub mod readahead;
 pub mod stage;
 pub mod state;
@@ -159,6 +160,11 @@ impl Data {
                 Err(error) => log::warn!("{}: an upload of a former mount is not aborted: {error}", leftover.location),
             }
         }
+    }
+
+    /// Runs background work, which unmounting waits for.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.inner.tracker.spawn(work);
     }
 
     /// Waits for background work.

@@ -39,7 +39,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::data::Data;
@@ -84,6 +86,8 @@ pub struct Config {
     pub storage_class: Option<String>,
     /// HEAD requests at once when a directory's attributes are read.
     pub requests_max: usize,
+    /// The largest file that is brought into the kernel's page cache as a whole, in bytes.
+    pub whole_file_bytes_max: u64,
     /// Names remembered, about.
     pub names_max: usize,
     /// Who runs the daemon: signed links lend this user's credentials.
@@ -103,13 +107,24 @@ pub struct Caller {
     pub pid: u32,
 }
 
-/// What the kernel must forget: sent to the notify thread, never written from a verb (the kernel may wait for us).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Invalidation {
-    /// A name in a directory.
+/// What the kernel is told unasked: sent to the notify thread, never written from a verb (the kernel may wait for us).
+#[derive(Debug)]
+pub enum Notice {
+    /// Forget a name in a directory.
     Entry(Ino, Arc<str>),
-    /// An inode's attributes, and its pages unless it is open.
+    /// Forget an inode's attributes, and its pages unless it is open.
     Inode(Ino),
+    /// Take bytes of an inode's content into its pages.
+    Pages {
+        /// The inode.
+        ino: Ino,
+        /// Where the bytes begin.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+        /// Told when it is done, whether or not the kernel took them.
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The file system: what every verb works on.
@@ -121,7 +136,7 @@ pub struct Fs {
     pub(crate) config: Config,
     pub(crate) profile: Arc<Profile>,
     pub(crate) clock: Clock,
-    invalidations: UnboundedSender<Invalidation>,
+    notices: UnboundedSender<Notice>,
     /// Read from when a key is taken from the tree until it is stored, written while a directory moves: what is stored
     /// meanwhile would stay behind under the old name. Taken after file locks, and never twice by one task.
     pub(crate) moving: tokio::sync::RwLock<()>,
@@ -140,7 +155,7 @@ impl Fs {
         profile: Arc<Profile>,
         config: Config,
         clock: Clock,
-        invalidations: UnboundedSender<Invalidation>,
+        notices: UnboundedSender<Notice>,
     ) -> Self {
         let tree = Tree::new(config.root.clone(), config.defaults, config.ttl, config.names_max);
         Fs {
@@ -151,7 +166,7 @@ impl Fs {
             config,
             profile,
             clock,
-            invalidations,
+            notices,
             moving: tokio::sync::RwLock::default(),
             listing_locks: Mutex::default(),
             refused_buckets: Mutex::default(),
@@ -174,10 +189,10 @@ impl Fs {
         self.tree.hidden_keys()
     }
 
-    /// Tells the kernel, a little later, to forget.
-    pub(crate) fn invalidate(&self, what: Invalidation) {
+    /// Tells the kernel, a little later.
+    pub(crate) fn notify(&self, what: Notice) {
         // The receiver is gone only when the mount is.
-        let _ = self.invalidations.send(what);
+        let _ = self.notices.send(what);
     }
 
     /// Where an inode lies, or ESTALE if no name leads to it any more.

@@ -41,11 +41,35 @@ pub struct OpenFile {
     pub bytes: File,
     /// Held by whoever changes what the store has of this file. First in the lock order.
     pub lock: tokio::sync::Mutex<()>,
+    /// Read while bytes are put into the kernel's pages, written before anybody may change them.
+    pages: tokio::sync::RwLock<Pages>,
     /// Whether storing it failed after the last handle was closed: the next open or fsync tells.
     failed_unheard: AtomicBool,
 }
 
+/// Who fills the kernel's pages of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// The kernel asks for what it wants, and may be given more.
+    #[default]
+    Open,
+    /// This mount changes the file: only the kernel knows which of its pages are newer than what we have.
+    Closed,
+}
+
 impl OpenFile {
+    /// From now on this mount may change the content: nothing more is put into the kernel's pages unasked. Waits for
+    /// what is being put there.
+    pub(crate) async fn close_pages(&self) {
+        *self.pages.write().await = Pages::Closed;
+    }
+
+    /// Keeps the content from being changed through this mount while bytes are put into the kernel's pages; `None` if
+    /// it may have been changed already.
+    pub(crate) async fn keep_pages(&self) -> Option<tokio::sync::RwLockReadGuard<'_, Pages>> {
+        Some(self.pages.read().await).filter(|pages| **pages == Pages::Open)
+    }
+
     /// Notes a failure that no call could return.
     pub(crate) fn fail_unheard(&self, reason: &Error) {
         self.bytes.set_failed(reason.to_string());
@@ -98,7 +122,13 @@ impl Files {
         if let Some(file) = open.get(&ino) {
             return Ok(file.clone());
         }
-        let file = OpenFile { ino, bytes: make()?, lock: Default::default(), failed_unheard: AtomicBool::new(false) };
+        let file = OpenFile {
+            ino,
+            bytes: make()?,
+            lock: Default::default(),
+            pages: Default::default(),
+            failed_unheard: AtomicBool::new(false),
+        };
         let file = Arc::new(file);
         open.insert(ino, file.clone());
         Ok(file)
@@ -171,6 +201,9 @@ impl Fs {
             self.check_writable()?;
         }
         let file = self.open_file(ino)?;
+        if access.write || access.truncate {
+            file.close_pages().await;
+        }
         match self.open_checked(&file, access, caller).await {
             Ok(()) => {
                 let keep_pages = self.pages_kept(&file);

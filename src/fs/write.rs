@@ -26,6 +26,7 @@ impl Fs {
         if file.bytes.size_bytes() == size_bytes {
             return Ok(());
         }
+        file.close_pages().await;
         file.bytes.truncate(size_bytes).await?;
         self.note_change(file, caller);
         Ok(())

@@ -15,7 +15,7 @@ use crate::format::header::{
 use crate::store::ObjectHeaders;
 use crate::tree::{FileKind, Ino, Place};
 
-use super::{Caller, Fs, Invalidation};
+use super::{Caller, Fs, Notice};
 
 /// How long the plain `user.s3.signed_url` works.
 const SIGNED_URL_EXPIRES: Duration = Duration::from_secs(3600);
@@ -261,9 +261,9 @@ impl Fs {
     /// Forgets what is cached of an inode and all below it, here and in the kernel.
     pub(crate) fn refresh(&self, ino: Ino) {
         for (ino, parent, name) in self.tree.expire(ino) {
-            self.invalidate(Invalidation::Inode(ino));
+            self.notify(Notice::Inode(ino));
             if !name.is_empty() {
-                self.invalidate(Invalidation::Entry(parent, name));
+                self.notify(Notice::Entry(parent, name));
             }
         }
     }

@@ -60,6 +60,15 @@ pub fn is_dreamfs(mount: &MountInfo) -> bool {
     mount.fs_type.starts_with("fuse") && mount.source.as_encoded_bytes().starts_with(SOURCE_PREFIX.as_bytes())
 }
 
+/// Memory that could be used without pushing out what is in use (`MemAvailable` of proc_meminfo(5)), in bytes; 0 if it
+/// cannot be told.
+pub fn available_memory_bytes() -> u64 {
+    let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
+}
+
 /// Lets the kernel read further ahead in the mount at `path` than the 128 KiB of a bdi's default, so that several
 /// requests are on their way at once (Documentation/ABI/testing/sysfs-class-bdi). Only root may.
 pub fn set_read_ahead(path: &Path, kibibytes: u32) -> io::Result<()> {

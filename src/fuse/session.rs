@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::task::TaskTracker;
 
-use crate::fs::{Fs, Invalidation};
+use crate::fs::{Fs, Notice};
 
 use super::{Bridge, host, notify};
 
@@ -54,7 +54,7 @@ pub fn mount(
     fs: &Arc<Fs>,
     mountpoint: &Path,
     options: &Options,
-    told: UnboundedReceiver<Invalidation>,
+    told: UnboundedReceiver<Notice>,
 ) -> io::Result<Mounted> {
     let (ended, heard) = unbounded_channel();
     let tasks = TaskTracker::new();

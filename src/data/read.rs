@@ -1,0 +1,162 @@
+//! The reading side of a [`File`]: what lies in the store as it does here comes through the cache, with a window ahead
+//! of forward readers; the rest is put together from where its extents lie. Takes no `gate`: readers never wait for a
+//! writer.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Error, Meaning, Result};
+use crate::store::ObjectHead;
+
+use super::Stored;
+use super::buffers::BUFFER_BYTES;
+use super::cache::Cache;
+use super::extents::{Extent, Source};
+use super::file::{File, State};
+use super::readahead::Wanted;
+use super::stage::Stage;
+
+impl State {
+    /// A range of the file, cut to its length.
+    fn clip(&self, offset: u64, length: usize) -> Range<u64> {
+        let size_bytes = self.extents.size_bytes();
+        offset.min(size_bytes)..offset.saturating_add(length as u64).min(size_bytes)
+    }
+
+    /// The stored version and its range that a range of the file is, if all of it lies there as it does here.
+    fn unchanged(&self, range: &Range<u64>) -> Option<(Arc<Stored>, Range<u64>)> {
+        match self.extents.slice(range).as_slice() {
+            [Extent { range, source: Source::Object(stored, from) }] if *from == range.start => {
+                Some((stored.clone(), range.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The same, and how far a reader who has to wait for it should have it fetched.
+    fn wanted(&mut self, range: &Range<u64>, cache: &Cache) -> Option<(Arc<Stored>, Range<u64>, Wanted)> {
+        let (stored, range) = self.unchanged(range)?;
+        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
+        let wanted = self.readahead.wanted(&range, size_bytes, window_bytes_max, |_| false);
+        if !wanted.ahead.is_empty() && self.place.is_none() {
+            self.place = Some(cache.take_place());
+        }
+        Some((stored, range, wanted))
+    }
+}
+
+impl File {
+    /// At an open for reading: starts the conditional GET of the beginning and waits for its head only; the bytes
+    /// stream into the cache behind. `None` if nothing needed to be asked.
+    ///
+    /// # Errors
+    /// ESTALE if the object is another version now, ENOENT if it is gone.
+    pub async fn warm(&self) -> Result<Option<ObjectHead>> {
+        let base = {
+            let state = self.lock();
+            state.base.clone().filter(|stored| !state.dirty && stored.version.size_bytes > 0 && state.stage.is_none())
+        };
+        match base {
+            Some(stored) if !self.data.inner.cache.has_first(&stored) => {
+                self.data.inner.cache.warm(&stored).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Bytes from an offset, if they are here in one piece; fewer only at the end of the file. Does not wait.
+    pub fn read_ready(&self, offset: u64, length: usize) -> Option<Bytes> {
+        let cache = &self.data.inner.cache;
+        let mut state = self.lock();
+        let range = state.clip(offset, length);
+        if range.is_empty() {
+            return Some(Bytes::new());
+        }
+        let (stored, range) = state.unchanged(&range)?;
+        let bytes = cache.ready(&stored, &range)?;
+        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
+        let has_come = |range| cache.has_come(&stored, range);
+        let wanted = state.readahead.wanted(&range, size_bytes, window_bytes_max, has_come);
+        drop(state);
+        cache.fetch_ahead(&stored, wanted.ahead);
+        Some(bytes)
+    }
+
+    /// Bytes from an offset; fewer only at the end of the file.
+    pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let (extents, stage, wanted) = {
+            let mut state = self.lock();
+            let range = state.clip(offset, length);
+            if range.is_empty() {
+                return Ok(Bytes::new());
+            }
+            let wanted = state.wanted(&range, &self.data.inner.cache);
+            (state.extents.slice(&range), state.stage.clone(), wanted)
+        };
+        if let Some((stored, range, wanted)) = wanted {
+            let began = Instant::now();
+            let bytes = self.data.inner.cache.read(&stored, range, wanted.ahead).await?;
+            if wanted.jumped {
+                self.lock().waited += began.elapsed();
+            }
+            return Ok(bytes);
+        }
+        if let [extent] = extents.as_slice() {
+            return self.read_extent(extent, stage.as_ref()).await;
+        }
+        let mut out = BytesMut::with_capacity(length);
+        for extent in &extents {
+            out.extend_from_slice(&self.read_extent(extent, stage.as_ref()).await?);
+        }
+        Ok(out.freeze())
+    }
+
+    async fn read_extent(&self, extent: &Extent, stage: Option<&Arc<Stage>>) -> Result<Bytes> {
+        match (&extent.source, stage) {
+            (Source::Object(stored, from), _) => {
+                let range = *from..from + extent.length();
+                self.data.inner.cache.read(stored, range.clone(), range.end..range.end).await
+            }
+            (Source::Staged, Some(stage)) => stage.read(extent.range.clone()).await,
+            (Source::Staged, None) => Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
+            (Source::Hole, _) => Ok(BytesMut::zeroed(extent.length() as usize).freeze()),
+        }
+    }
+
+    /// Whether all of the file should be brought in now, because its readers have waited long enough for pieces of it;
+    /// answers so once, until [`File::end_bringing_in`]. A file over `size_bytes_max` is not worth it.
+    pub fn take_hot(&self, size_bytes_max: u64) -> bool {
+        let mut state = self.lock();
+        let size_bytes = state.extents.size_bytes();
+        let hot = !state.bringing_in
+            && !state.dirty
+            && self.data.inner.cache.pace().is_hot(state.waited, size_bytes, size_bytes_max);
+        state.bringing_in |= hot;
+        hot
+    }
+
+    /// The waiting is counted anew: what was brought in may be forgotten again.
+    pub fn end_bringing_in(&self) {
+        let mut state = self.lock();
+        (state.bringing_in, state.waited) = (false, Duration::ZERO);
+    }
+
+    /// The next bytes of a reader who reads all of a clean file; `None` at its end, or if it is not clean.
+    pub async fn read_through(&self, offset: u64) -> Result<Option<Bytes>> {
+        let cache = &self.data.inner.cache;
+        let (stored, range) = {
+            let state = self.lock();
+            let range = state.clip(offset, BUFFER_BYTES);
+            match state.unchanged(&range) {
+                Some(found) if !state.dirty => found,
+                _ => return Ok(None),
+            }
+        };
+        let end = (range.end + cache.window_bytes_max()).min(stored.version.size_bytes);
+        let ahead = range.end..end;
+        cache.read(&stored, range, ahead).await.map(Some)
+    }
+}
