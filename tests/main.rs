@@ -35,3 +35,12 @@ mod bad_input;
 
 /// Ordinary users, and users beside each other.
 mod users;
+
+/// An `Fs` over a store in memory, without a kernel.
+mod stand;
+
+/// `Fs` against a model of what a POSIX user expects.
+mod model;
+
+/// Every verb × every fault.
+mod faults;

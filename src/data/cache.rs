@@ -16,13 +16,13 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Error, Meaning, Result};
 use crate::store::{ObjectHead, Store};
 
-use super::Stored;
 use super::blocks::Blocks;
 use super::budget::{Budget, Claim};
 use super::buffers::{BUFFER_BYTES, Buffers};
 use super::fetch::Fetch;
 use super::pace::Pace;
 use super::readahead::{FIRST_BYTES, WHOLE_BYTES_MAX};
+use super::{Stored, version_error};
 
 /// The longest block: one FUSE request, so that its reply is a slice of one block.
 const BLOCK_BYTES: u64 = BUFFER_BYTES as u64;
@@ -184,7 +184,7 @@ impl Cache {
             return head;
         }
         // Somebody else fetches it already: the head of that fetch was theirs.
-        let head = self.inner.store.head(&stored.version.location, None).await?;
+        let head = self.inner.store.head(&stored.version.location, None).await.map_err(version_error)?;
         match head.etag == stored.version.etag {
             true => Ok(head),
             false => Err(Error::new(Meaning::Stale, stored.version.location.to_string())),

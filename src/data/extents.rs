@@ -142,6 +142,18 @@ impl Extents {
         }
         Extents { list }
     }
+
+    /// The same content after it was stored: what came from anywhere in `from` now lies in `to` where it lies in the
+    /// file.
+    pub fn taken_over(&self, from: &Arc<Stored>, to: &Arc<Stored>) -> Extents {
+        let mut list = self.list.clone();
+        for Extent { range, source } in &mut list {
+            if matches!(source, Source::Object(stored, _) if Arc::ptr_eq(stored, from)) {
+                *source = Source::Object(to.clone(), range.start);
+            }
+        }
+        Extents { list: coalesced(list) }
+    }
 }
 
 fn coalesced(list: Vec<Extent>) -> Vec<Extent> {
@@ -222,6 +234,20 @@ pub(super) mod tests {
             }
         }
         (extents, model)
+    }
+
+    /// A part of the base that moved within the file lies, once stored, where it lies in the file.
+    #[test]
+    fn a_stored_version_takes_over_where_things_lie_in_the_file() {
+        let (base, made) = (stored("base", 100), stored("made", 80));
+        let mut extents = Extents::default();
+        extents.put(0..50, Source::Object(base.clone(), 30));
+        extents.put(50..60, Source::Staged);
+        extents.put(60..80, Source::Object(base.clone(), 0));
+        let before = origins(&extents, &base)[50];
+        let origins = origins(&extents.taken_over(&base, &made), &made);
+        assert!((0..50).chain(60..80).all(|at| origins[at] == (1, at as u64)), "{origins:?}");
+        assert_eq!(origins[50], before);
     }
 
     proptest! {

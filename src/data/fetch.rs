@@ -20,9 +20,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::error::{Error, Meaning, Result};
 use crate::store::{GetOptions, ObjectHead};
 
-use super::Stored;
 use super::budget::Claim;
 use super::cache::{Block, BlockState, Cache};
+use super::{Stored, version_error};
 
 /// A GET is looked at so often: one that has brought nothing since, or far less than others do, gets a rival.
 const STALL: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ impl Fetch {
 
     async fn fill(&mut self, head: &mut Head) -> Result<()> {
         let (began, length) = (Instant::now(), self.missing.end - self.missing.start);
-        let (mut first_byte, mut hedged) = (None, false);
+        let (mut first_byte, mut hedged_at) = (None, None);
         let mut pieces = self.pieces(self.missing.clone());
         // Bytes that the stream in use brings a second time.
         let mut surplus = 0;
@@ -91,10 +91,11 @@ impl Fetch {
                 () = sleep_until(look.0) => {
                     let brought = self.missing.start - look.1;
                     look = (look.0 + STALL, self.missing.start);
-                    if rival.is_none() && self.cache.pace().is_slow(brought, STALL) {
+                    // One rival for each place where it stalls: time limits must come to their end.
+                    if hedged_at != Some(self.missing.start) && self.cache.pace().is_slow(brought, STALL) {
                         log::debug!("{}: a GET stalls, another is sent", self.stored.version.location);
                         self.cache.inner.counters.hedges.fetch_add(1, Ordering::Relaxed);
-                        hedged = true;
+                        hedged_at = Some(self.missing.start);
                         rival = Some((self.missing.start, self.pieces(self.missing.clone())));
                     }
                     continue;
@@ -108,15 +109,13 @@ impl Fetch {
                     surplus -= skipped;
                     self.take(bytes.split_off(skipped as usize));
                 }
-                ended => match (rival.take(), ended) {
-                    (Some((start, stream)), _) => (pieces, surplus) = (stream, self.missing.start - start),
-                    (None, Some(Err(error))) => return Err(error),
-                    (None, _) => break,
-                },
+                // It was repeated below us until its time was over: no rival is given longer than that.
+                Some(Err(error)) => return Err(error),
+                None => break,
             }
         }
         self.cache.inner.counters.fetched_bytes.fetch_add(length, Ordering::Relaxed);
-        if let (Some(first_byte), false) = (first_byte, hedged) {
+        if let (Some(first_byte), None) = (first_byte, hedged_at) {
             let mut pace = self.cache.inner.pace.lock().expect("no panic under this lock");
             pace.note(first_byte - began, length, first_byte.elapsed());
         }
@@ -129,12 +128,12 @@ impl Fetch {
         let get = async move {
             let if_match = Some(version.etag.clone());
             let options = GetOptions { range: Some(range), if_match, ..GetOptions::default() };
-            let got = store.get(&version.location, &options).await?;
+            let got = store.get(&version.location, &options).await.map_err(version_error)?;
             if got.head.etag != version.etag {
                 return Err(Error::new(Meaning::Stale, version.location.to_string()));
             }
             let head = futures_util::stream::once(std::future::ready(Ok(Piece::Head(Box::new(got.head)))));
-            Ok(head.chain(got.body.map_ok(Piece::Bytes).map_err(Error::from)))
+            Ok(head.chain(got.body.map_ok(Piece::Bytes).map_err(version_error)))
         };
         get.try_flatten_stream().boxed()
     }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::store::{Condition, Location, ObjectHeaders};
+use crate::store::{Condition, Kind, Location, ObjectHeaders};
 
+use super::attempt::Attempt;
 use super::cache::ReaderPlace;
 use super::extents::{Extent, Extents, Source};
 use super::readahead::Readahead;
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub(super) dirty: bool,
     pub(super) written: bool,
     pub(super) failed: Option<String>,
+    /// The last commit, if it ended without a clear answer.
+    pub(super) unclear: Option<Arc<Attempt>>,
     /// Bytes of the upload under way that have arrived, and of how many.
     pub(super) uploading: Option<(Arc<AtomicU64>, u64)>,
     pub(super) readahead: Readahead,
@@ -77,6 +80,7 @@ impl File {
             stage: None,
             written: false,
             failed: None,
+            unclear: None,
             uploading: None,
             readahead: Readahead::default(),
             place: None,
@@ -172,11 +176,13 @@ impl File {
     /// headers changed. Writers wait, readers go on. After an error the file is as dirty and as readable as before.
     pub async fn commit(&self, to: &Location, headers: &ObjectHeaders, condition: &Condition) -> Result<Version> {
         let _gate = self.gate.lock().await;
+        self.settle().await?;
         let snapshot = {
             let mut state = self.lock();
             let stored_bytes = Arc::<AtomicU64>::default();
             state.uploading = Some((stored_bytes.clone(), state.extents.size_bytes()));
-            Snapshot { extents: state.extents.clone(), stage: state.stage.clone(), stored_bytes }
+            let base = state.base.as_ref().map(|stored| stored.version.etag.clone());
+            Snapshot { extents: state.extents.clone(), stage: state.stage.clone(), base, stored_bytes }
         };
         let result = self.data.store_snapshot(&snapshot, to, headers, condition).await;
         let mut state = self.lock();
@@ -194,9 +200,28 @@ impl File {
             }
             Err(error) => {
                 state.failed = Some(error.to_string());
+                if error.store_kind().is_some_and(Kind::may_have_happened) {
+                    state.unclear = Some(Arc::new(Attempt::new(&snapshot, to, headers)));
+                }
                 Err(error)
             }
         }
+    }
+
+    /// If the last commit ended without a clear answer: finds out whether it was carried out. Then its version has
+    /// taken the place of the one that the content builds on, with the same bytes where nothing was changed.
+    async fn settle(&self) -> Result<()> {
+        let Some(attempt) = self.lock().unclear.clone() else { return Ok(()) };
+        let made = self.data.outcome(&attempt).await?;
+        let mut state = self.lock();
+        state.unclear = None;
+        if let Some(version) = made {
+            let made = Arc::new(Stored::new(version));
+            if let Some(base) = state.base.replace(made.clone()) {
+                state.extents = state.extents.taken_over(&base, &made);
+            }
+        }
+        Ok(())
     }
 
     /// Before the object is unlinked or replaced while handles are open: brings all bytes that only the store has into

@@ -2,9 +2,10 @@
 //!
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
 //! and has `fetch` fill them by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is not lies in a
-//! [`stage`]; [`plan`] says how to store it and `upload` does. Everything that holds memory claims it from one
-//! [`budget`]. `extents`, `plan`, `blocks`, `readahead` and `pace` are pure.
+//! [`stage`]; [`plan`] says how to store it and `upload` does; `attempt` finds out what became of a write whose answer
+//! was lost. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`, `readahead` and `pace` are pure.
 
+mod attempt;
 pub mod blocks;
 pub mod budget;
 pub mod buffers;
@@ -28,7 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::task::TaskTracker;
 
-use crate::store::{ETag, Location, Store};
+use crate::error::{Error, Meaning};
+use crate::store::{self, ETag, Kind, Location, Store};
 
 use budget::Budget;
 use cache::Cache;
@@ -59,6 +61,15 @@ impl Stored {
     fn new(version: Version) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Stored { version, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// What it means that bytes of a version cannot be had: an object that is gone was removed by another client, and to
+/// whoever still has the file open that is ESTALE, as if it were replaced.
+fn version_error(error: store::Error) -> Error {
+    match error.kind {
+        Kind::NotFound => Error::with_source(Meaning::Stale, error.subject.clone(), error),
+        _ => error.into(),
     }
 }
 

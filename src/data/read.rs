@@ -53,7 +53,7 @@ impl File {
     /// stream into the cache behind. `None` if nothing needed to be asked.
     ///
     /// # Errors
-    /// ESTALE if the object is another version now, ENOENT if it is gone.
+    /// ESTALE if the object is another version now, or gone.
     pub async fn warm(&self) -> Result<Option<ObjectHead>> {
         let base = {
             let state = self.lock();

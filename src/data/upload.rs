@@ -10,17 +10,20 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{Error, Meaning, Result};
-use crate::store::{Condition, CopyHeaders, CopySource, GetOptions, Location, ObjectHeaders, Part, Written};
+use crate::store::{Condition, CopyHeaders, CopySource, ETag, GetOptions, Location, ObjectHeaders, Part, Written};
 
+use super::attempt::{Attempt, SENDS_MAX};
 use super::extents::{Extents, Source};
 use super::plan::{Piece, Plan, plan};
 use super::stage::{Stage, off_worker};
-use super::{Data, Stored, Version};
+use super::{Data, Stored, Version, version_error};
 
 /// Content that is about to be stored: it does not change while it is.
 pub(super) struct Snapshot {
     pub(super) extents: Extents,
     pub(super) stage: Option<Arc<Stage>>,
+    /// The version that it replaces, if any.
+    pub(super) base: Option<ETag>,
     /// Bytes that the store has confirmed, for progress.
     pub(super) stored_bytes: Arc<AtomicU64>,
 }
@@ -42,32 +45,33 @@ impl Data {
         condition: &Condition,
     ) -> Result<Committed> {
         let size_bytes = snapshot.extents.size_bytes();
+        let attempt = Attempt::new(snapshot, to, headers);
         let mut whole = None;
         let written = match plan(&snapshot.extents, &self.inner.limits) {
             Plan::Put => {
                 let _claim = self.inner.budget.claim(size_bytes).await;
                 let bytes = self.assemble(snapshot, 0..size_bytes).await?;
                 whole = Some(bytes.clone());
-                self.inner.store.put(to, bytes, headers, condition).await?
+                let put = || async { Ok(self.inner.store.put(to, bytes.clone(), headers, condition).await?) };
+                self.surely(&attempt, 1, put).await?
             }
-            Plan::Copy(stored) => self.copy_whole(&stored.version, to, &CopyHeaders::Replace(headers.clone())).await?,
-            Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, to, headers, condition).await?,
+            Plan::Copy(stored) => {
+                let from = self.checked_source(&stored.version, to).await?;
+                let headers = CopyHeaders::Replace(headers.clone());
+                let copy = || async { Ok(self.inner.store.copy(&from, to, &headers).await?) };
+                same_content(&stored.version, self.surely(&attempt, SENDS_MAX, copy).await?)?
+            }
+            Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, &attempt, headers, condition).await?,
         };
         Ok(Committed { version: Version { location: to.clone(), etag: written.etag, size_bytes }, bytes: whole })
     }
 
-    /// One COPY, and a look at what came of it: some stores ignore the condition on the source.
-    async fn copy_whole(&self, source: &Version, to: &Location, headers: &CopyHeaders) -> Result<Written> {
-        let from = CopySource { location: source.location.clone(), if_match: Some(source.etag.clone()) };
+    /// The source of a copy, looked at before: some stores ignore the condition on it.
+    async fn checked_source(&self, source: &Version, to: &Location) -> Result<CopySource> {
         if source.location == *to && self.inner.store.head(to, None).await?.etag != source.etag {
             return Err(Error::new(Meaning::Stale, format!("{to}: replaced by another client")));
         }
-        let written = self.inner.store.copy(&from, to, headers).await?;
-        let in_parts = |etag: &crate::store::ETag| etag.as_str().contains('-');
-        if in_parts(&source.etag) == in_parts(&written.etag) && written.etag != source.etag {
-            return Err(Error::new(Meaning::Stale, format!("{}: changed while it was copied", source.location)));
-        }
-        Ok(written)
+        Ok(CopySource { location: source.location.clone(), if_match: Some(source.etag.clone()) })
     }
 
     /// Copies an object on the server, in parts where it is too large for one copy.
@@ -75,7 +79,8 @@ impl Data {
         let version =
             |written: Written| Version { etag: written.etag, location: to.clone(), size_bytes: source.size_bytes };
         if source.size_bytes <= self.inner.limits.copy_bytes_max {
-            return self.copy_whole(source, to, headers).await.map(version);
+            let from = self.checked_source(source, to).await?;
+            return same_content(source, self.inner.store.copy(&from, to, headers).await?).map(version);
         }
         let headers = match headers {
             CopyHeaders::Replace(headers) => headers.clone(),
@@ -85,7 +90,7 @@ impl Data {
             }
         };
         let extents = Extents::whole(Arc::new(Stored::new(source.clone())));
-        let snapshot = Snapshot { extents, stage: None, stored_bytes: Arc::default() };
+        let snapshot = Snapshot { extents, stage: None, base: None, stored_bytes: Arc::default() };
         self.store_snapshot(&snapshot, to, &headers, &Condition::None).await.map(|committed| committed.version)
     }
 
@@ -93,15 +98,16 @@ impl Data {
         &self,
         snapshot: &Snapshot,
         pieces: &[Piece],
-        to: &Location,
+        attempt: &Attempt,
         headers: &ObjectHeaders,
         condition: &Condition,
     ) -> Result<Written> {
+        let to = &attempt.to;
         let upload_id = self.inner.store.create_upload(to, headers).await?;
         let (data, location, id) = (self.clone(), to.clone(), upload_id.clone());
         let record = off_worker(move || data.inner.state.record_upload(&location, &id)).await;
         let result = match &record {
-            Ok(_) => self.send_parts(snapshot, pieces, to, &upload_id, condition).await,
+            Ok(_) => self.send_parts(snapshot, pieces, attempt, &upload_id, condition).await,
             Err(_) => Err(Error::new(Meaning::Io, "the upload could not be recorded in the state folder")),
         };
         let aborted = match &result {
@@ -120,16 +126,18 @@ impl Data {
         &self,
         snapshot: &Snapshot,
         pieces: &[Piece],
-        to: &Location,
+        attempt: &Attempt,
         upload_id: &str,
         condition: &Condition,
     ) -> Result<Written> {
+        let to = &attempt.to;
         let numbered: Vec<(u32, Piece)> = (1..).zip(pieces.iter().cloned()).collect();
         let parts =
             stream::iter(numbered).map(|(number, piece)| self.send_part(snapshot, piece, to, upload_id, number));
         let mut parts: Vec<Part> = parts.buffer_unordered(self.inner.uploads_at_once).try_collect().await?;
         parts.sort_by_key(|part| part.number);
-        Ok(self.inner.store.complete_upload(to, upload_id, &parts, condition).await?)
+        let complete = || async { Ok(self.inner.store.complete_upload(to, upload_id, &parts, condition).await?) };
+        self.surely(attempt, SENDS_MAX, complete).await
     }
 
     async fn send_part(
@@ -146,7 +154,8 @@ impl Data {
                 let version = &stored.version;
                 let source = CopySource { location: version.location.clone(), if_match: Some(version.etag.clone()) };
                 let range = *offset..offset + length;
-                self.inner.store.upload_part_copy(to, upload_id, number, &source, range).await?
+                let copied = self.inner.store.upload_part_copy(to, upload_id, number, &source, range).await;
+                copied.map_err(version_error)?
             }
             None => {
                 let _claim = self.inner.budget.claim(length).await;
@@ -185,7 +194,7 @@ impl Data {
         let version = &stored.version;
         let wanted = out.len() + (range.end - range.start) as usize;
         let options = GetOptions { range: Some(range), if_match: Some(version.etag.clone()), ..GetOptions::default() };
-        let mut got = self.inner.store.get(&version.location, &options).await?;
+        let mut got = self.inner.store.get(&version.location, &options).await.map_err(version_error)?;
         if got.head.etag != version.etag {
             return Err(Error::new(Meaning::Stale, version.location.to_string()));
         }
@@ -197,4 +206,13 @@ impl Data {
             false => Err(Error::new(Meaning::Io, format!("{}: body of another length", version.location))),
         }
     }
+}
+
+/// Looks at what came of a copy, after it too: see [`Data::checked_source`].
+fn same_content(source: &Version, written: Written) -> Result<Written> {
+    let in_parts = |etag: &ETag| etag.as_str().contains('-');
+    if in_parts(&source.etag) == in_parts(&written.etag) && written.etag != source.etag {
+        return Err(Error::new(Meaning::Stale, format!("{}: changed while it was copied", source.location)));
+    }
+    Ok(written)
 }

@@ -13,7 +13,7 @@ use crate::format::header::{FORMAT_DIRECTORY, FORMAT_FILE, FORMAT_MASK, FORMAT_S
 use crate::store::{Kind, ObjectHead, ObjectHeaders};
 use crate::tree::{Attr, Entry, FileKind, Ino, Inode, Object, Place, Sighting};
 
-use super::open::HandleId;
+use super::open::{HandleId, OpenFile};
 use super::{Attrs, Caller, Fs};
 
 /// Set-user-id and set-group-id.
@@ -93,9 +93,25 @@ impl Fs {
 
     async fn set_file_attr(&self, ino: Ino, handle: Option<HandleId>, set: Changes, caller: Caller) -> Result<()> {
         let file = self.open_file(ino)?;
-        let guard = file.lock.lock().await;
+        let result = self.set_open_attr(&file, handle, set, caller).await;
+        // Also after an error: what stays in the table without need is not looked at again when others change it.
+        if handle.is_none() {
+            self.forget_file(file);
+        }
+        result
+    }
+
+    async fn set_open_attr(
+        &self,
+        file: &OpenFile,
+        handle: Option<HandleId>,
+        set: Changes,
+        caller: Caller,
+    ) -> Result<()> {
+        let ino = file.ino;
+        let _guard = file.lock.lock().await;
         if let Some(size_bytes) = set.size_bytes {
-            self.truncate(&file, size_bytes, caller).await?;
+            self.truncate(file, size_bytes, caller).await?;
         }
         let old = self.known_attr(ino).await?;
         let new = set.apply(&old, self.clock.now(), caller);
@@ -114,24 +130,17 @@ impl Fs {
             {
                 Ok(())
             }
-            (true, None) => self.commit_locked(&file).await,
-            (false, _) if new != old => self.commit_locked(&file).await,
+            (true, None) => self.commit_locked(file).await,
+            (false, _) if new != old => self.commit_locked(file).await,
             (false, _) => Ok(()),
         };
-        if let Err(error) = result {
-            if !file.bytes.is_dirty() {
-                self.tree.update(ino, |inode| {
-                    inode.attr = old;
-                    inode.times_set = was_set.unwrap_or(false);
-                });
-            }
-            return Err(error);
+        if result.is_err() && !file.bytes.is_dirty() {
+            self.tree.update(ino, |inode| {
+                inode.attr = old;
+                inode.times_set = was_set.unwrap_or(false);
+            });
         }
-        drop(guard);
-        if handle.is_none() {
-            self.forget_file(file);
-        }
-        Ok(())
+        result
     }
 
     async fn set_directory_attr(&self, ino: Ino, set: Changes, caller: Caller) -> Result<()> {

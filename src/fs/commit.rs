@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::data::UploadState;
 use crate::error::{Error, Meaning, Result};
-use crate::store::Condition;
+use crate::store::{Condition, Location};
 use crate::tree::{Ino, Place};
 
 use super::Fs;
@@ -51,6 +51,7 @@ impl Fs {
         for file in self.files.all() {
             if self.tree.is_below(file.ino, directory) {
                 self.commit(&file).await?;
+                self.forget_file(file);
             }
         }
         Ok(())
@@ -96,8 +97,6 @@ impl Fs {
             // Unlinked while it was open: there is no name to store it under.
             return Ok(());
         }
-        let headers = self.headers_to_store(file.ino).await?;
-        let acl = self.known_acl(file.ino);
         self.keep_attributes(file.ino).await?;
         let _moving = self.moving.read().await;
         let location = match self.tree.place(file.ino) {
@@ -109,9 +108,16 @@ impl Fs {
             // Unlinked while it was open: there is no name to store it under.
             None => return Ok(()),
         };
-        let version = file.bytes.commit(&location, &headers, &Condition::None).await?;
+        self.commit_to(file, &location).await
+    }
+
+    /// Stores a file under a key, with the file's lock held.
+    pub(crate) async fn commit_to(&self, file: &OpenFile, location: &Location) -> Result<()> {
+        let headers = self.headers_to_store(file.ino).await?;
+        let acl = self.known_acl(file.ino);
+        let version = file.bytes.commit(location, &headers, &Condition::None).await?;
         self.stored(file.ino, &version, headers, file.bytes.is_dirty());
-        self.finish_acl(acl, &location).await
+        self.finish_acl(acl, location).await
     }
 
     /// Stores everything that no handle holds open, and answers what could not be stored.
@@ -125,6 +131,7 @@ impl Fs {
                 log::error!("{}: not stored: {error}", self.path(file.ino));
                 file.fail_unheard(&error);
             }
+            self.forget_file(file);
         }
         self.data.close().await;
         self.unsaved()

@@ -21,6 +21,7 @@ impl Fs {
     pub async fn symlink(&self, parent: Ino, name: &OsStr, target: Bytes, caller: Caller) -> Result<Entry> {
         self.check_writable()?;
         let name = checked_name(name)?;
+        let _held = self.tree.hold(parent);
         if self.directory_place(parent)? == Place::Account {
             return Err(Error::new(Meaning::NotPermitted, "only buckets lie at the account's level"));
         }

@@ -37,6 +37,7 @@ enum Extent {
 impl Fs {
     /// All names of a directory, with attributes.
     pub async fn list(&self, directory: Ino) -> Result<Snapshot> {
+        let _held = self.tree.hold(directory);
         if self.tree.knowledge(directory) != Knowledge::Complete {
             self.load(directory, Extent::All).await?;
         }

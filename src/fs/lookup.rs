@@ -38,6 +38,7 @@ impl Fs {
     /// What `name` in `parent` leads to.
     pub async fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Found> {
         let name = checked_name(name)?;
+        let _held = self.tree.hold(parent);
         let found = match self.find(parent, name).await? {
             Some(entry) => Found::Entry(entry),
             None => match self.tree.answer(parent, name) {
@@ -57,6 +58,7 @@ impl Fs {
             return Ok(entry);
         }
         let (parent, name) = self.tree.read(ino, |inode| inode.parent_and_name()).ok_or_else(gone)?;
+        let _held = self.tree.hold(parent);
         match self.find(parent, &name).await {
             Ok(Some(entry)) if entry.ino == ino => Ok(entry),
             Ok(_) => Err(Error::new(Meaning::Stale, self.path(ino))),
@@ -137,7 +139,8 @@ impl Fs {
             Ok(head) => Ok(self.tree.sight(parent, name, self.full_sighting(&head, FileKind::File))),
             Err(error) if error.kind == Kind::NotFound => {
                 self.tree.sight_absent(parent, name);
-                Ok(None)
+                // What is not stored yet is there all the same.
+                Ok(self.tree.child(parent, name).and_then(|ino| self.tree.entry(ino)))
             }
             Err(error) => Err(error.into()),
         }

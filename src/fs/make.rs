@@ -21,6 +21,7 @@ impl Fs {
     pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
         self.check_writable()?;
         let name = checked_name(name)?;
+        let _held = self.tree.hold(parent);
         let place = self.directory_place(parent)?;
         if self.find(parent, name).await?.is_some() {
             return Err(Error::new(Meaning::Exists, name));
@@ -89,6 +90,7 @@ impl Fs {
     ) -> Result<(Entry, HandleId)> {
         self.check_writable()?;
         let name = checked_name(name)?;
+        let _held = self.tree.hold(parent);
         if self.directory_place(parent)? == Place::Account {
             return Err(Error::new(Meaning::NotPermitted, "only buckets, made by mkdir, lie at the account's level"));
         }

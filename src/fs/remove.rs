@@ -14,6 +14,7 @@ impl Fs {
     pub async fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
         let name = checked_name(name)?;
+        let _held = self.tree.hold(parent);
         let ino = self.existing(parent, name).await?;
         if self.kind(ino) == Some(FileKind::Directory) {
             return Err(Error::new(Meaning::IsDirectory, name));
@@ -43,6 +44,7 @@ impl Fs {
     pub async fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
         let name = checked_name(name)?;
+        let _held = self.tree.hold(parent);
         let ino = self.existing(parent, name).await?;
         match self.place(ino)? {
             Place::Directory { bucket, prefix } if prefix.marker().is_none() => {

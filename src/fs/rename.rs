@@ -1,8 +1,9 @@
 //! rename: a copy on the server and a delete; of a directory, of every object below it.
 //!
 //! The copy keeps headers and metadata; the ACL and the storage class ride on it, since a store resets them. What was
-//! never stored only moves in memory. A directory's copies are all made before anything is deleted, and taken back if
-//! one of them fails, so that an error leaves the source as it was.
+//! never stored only moves in memory, unless it replaces an object: then it is stored in its place. A directory's
+//! copies are all made before anything is deleted, and taken back if one of them fails, so that an error leaves the
+//! source as it was.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -53,6 +54,7 @@ impl Fs {
     ) -> Result<()> {
         self.check_writable()?;
         let (name, new_name) = (checked_name(name)?, checked_name(new_name)?);
+        let _held = (self.tree.hold(parent), self.tree.hold(new_parent));
         let source = self.existing(parent, name).await?;
         let target = self.find(new_parent, new_name).await?.map(|entry| entry.ino);
         if target == Some(source) {
@@ -88,8 +90,20 @@ impl Fs {
     async fn rename_file(&self, source: Ino, target: Option<Ino>, names: Names<'_>) -> Result<()> {
         let to = self.file_location(names.new_parent, names.new_name)?;
         let file = self.open_file(source)?;
+        let moved = self.rename_open_file(&file, target, names, &to).await;
+        self.forget_file(file);
+        moved
+    }
+
+    async fn rename_open_file(
+        &self,
+        file: &Arc<OpenFile>,
+        target: Option<Ino>,
+        names: Names<'_>,
+        to: &Location,
+    ) -> Result<()> {
         let target_file = target.and_then(|ino| self.files.get(ino));
-        let mut both: Vec<&Arc<OpenFile>> = [Some(&file), target_file.as_ref()].into_iter().flatten().collect();
+        let mut both: Vec<&Arc<OpenFile>> = [Some(file), target_file.as_ref()].into_iter().flatten().collect();
         both.sort_by_key(|file| file.ino);
         let mut guards = Vec::with_capacity(both.len());
         for file in both {
@@ -98,14 +112,16 @@ impl Fs {
         if let Some(target_file) = target_file.as_ref().filter(|file| self.is_open(file.ino)) {
             target_file.bytes.preserve().await?;
         }
-        // What is not stored yet only changes its name; its bytes come at close.
-        if let Some(version) = file.bytes.version() {
-            self.move_object(source, &file, &version, &to).await?;
+        let replaces = target.is_some_and(|ino| self.tree.read(ino, |inode| inode.object.is_some()) == Some(true));
+        match file.bytes.version() {
+            Some(version) => self.move_object(file, &version, to).await?,
+            // An object that stayed behind under the new name would come back when that name is moved or removed.
+            None if replaces => self.commit_to(file, to).await?,
+            // What is not stored yet only changes its name; its bytes come at close.
+            None => {}
         }
         // With the locks held: a commit of the file takes its key from the tree.
         self.move_name(names);
-        drop(guards);
-        self.forget_file(file);
         Ok(())
     }
 
@@ -114,7 +130,8 @@ impl Fs {
     }
 
     /// Copies a stored file to its new key and deletes the old one.
-    async fn move_object(&self, source: Ino, file: &OpenFile, version: &Version, to: &Location) -> Result<()> {
+    async fn move_object(&self, file: &OpenFile, version: &Version, to: &Location) -> Result<()> {
+        let source = file.ino;
         let acl = self.riding_acl(source).await?;
         let class =
             self.tree.read(source, |inode| inode.object.as_ref().and_then(|object| object.storage_class.clone()));

@@ -15,6 +15,7 @@ use crate::format::header::{
 use crate::store::ObjectHeaders;
 use crate::tree::{FileKind, Ino, Place};
 
+use super::open::OpenFile;
 use super::{Caller, Fs, Notice};
 
 /// How long the plain `user.s3.signed_url` works.
@@ -127,9 +128,22 @@ impl Fs {
         if self.place(ino)?.location().is_none() {
             return Err(Error::new(Meaning::Unsupported, "a bucket has no user metadata"));
         }
-        let is_directory = self.kind(ino) == Some(FileKind::Directory);
-        let file = if is_directory { None } else { Some(self.open_file(ino)?) };
-        let guard = match &file {
+        if self.kind(ino) == Some(FileKind::Directory) {
+            return self.change_metadata_of(ino, None, change).await;
+        }
+        let file = self.open_file(ino)?;
+        let changed = self.change_metadata_of(ino, Some(&file), change).await;
+        self.forget_file(file);
+        changed
+    }
+
+    async fn change_metadata_of(
+        &self,
+        ino: Ino,
+        file: Option<&OpenFile>,
+        change: impl FnOnce(&mut BTreeMap<String, String>) -> Result<()>,
+    ) -> Result<()> {
+        let _guard = match file {
             Some(file) => Some(file.lock.lock().await),
             None => None,
         };
@@ -143,7 +157,7 @@ impl Fs {
             ));
         }
         self.pending_headers(ino, Some(new));
-        let stored = match &file {
+        let stored = match file {
             Some(file) if file.bytes.is_dirty() => Ok(()),
             Some(file) => self.commit_locked(file).await,
             None => match self.tree.read(ino, |inode| inode.attr) {
@@ -153,10 +167,6 @@ impl Fs {
         };
         if stored.is_err() {
             self.pending_headers(ino, old.as_deref().cloned());
-        }
-        drop(guard);
-        if let Some(file) = file {
-            self.forget_file(file);
         }
         stored
     }

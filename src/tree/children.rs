@@ -25,6 +25,8 @@ pub struct Directory {
     pub(super) posix: Option<bool>,
     /// Keys below it that no path can name.
     pub(super) hidden_keys: u64,
+    /// How many verbs are at work in it: none of its names may be forgotten between being found and being used.
+    pub(super) held: u32,
     /// How many listings are under way.
     listings: u32,
     /// Names that changed here while a listing was under way.

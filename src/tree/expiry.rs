@@ -27,6 +27,18 @@ impl Table {
         expired
     }
 
+    pub(super) fn hold(&mut self, ino: Ino) {
+        if let Some(directory) = self.directory_mut(ino) {
+            directory.held += 1;
+        }
+    }
+
+    pub(super) fn let_go(&mut self, ino: Ino) {
+        if let Some(directory) = self.directory_mut(ino) {
+            directory.held = directory.held.saturating_sub(1);
+        }
+    }
+
     /// Forgets names of the directories that were not used for longest, where nobody needs them, until there is room.
     pub(super) fn shrink(&mut self) {
         if self.inodes.len() <= self.names_max {
@@ -45,7 +57,7 @@ impl Table {
     }
 
     fn forget_names(&mut self, ino: Ino) {
-        let Some(directory) = self.directory_mut(ino) else { return };
+        let Some(directory) = self.directory_mut(ino).filter(|directory| directory.held == 0) else { return };
         directory.complete = false;
         directory.listed = None;
         let names: Vec<(Arc<str>, Ino)> = directory.names.iter().map(|(name, ino)| (name.clone(), *ino)).collect();

@@ -95,6 +95,19 @@ pub struct Tree {
     table: Mutex<Table>,
 }
 
+/// A directory in which a verb is at work: its names are not forgotten until this is dropped.
+#[must_use]
+pub struct Held<'a> {
+    tree: &'a Tree,
+    directory: Ino,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.tree.lock().let_go(self.directory);
+    }
+}
+
 impl Tree {
     /// A tree whose root is `root`. Names are believed for `ttl`; about `names_max` are remembered.
     pub fn new(root: Place, defaults: Defaults, ttl: Duration, names_max: usize) -> Self {
@@ -128,6 +141,12 @@ impl Tree {
     /// The kernel has forgotten this many lookups.
     pub fn forget(&self, ino: Ino, lookups: u64) {
         self.lock().forget(ino, lookups);
+    }
+
+    /// Keeps the names of a directory, however many there are, while a verb is at work in it.
+    pub fn hold(&self, directory: Ino) -> Held<'_> {
+        self.lock().hold(directory);
+        Held { tree: self, directory }
     }
 
     /// A handle was opened.
