@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::{self, advice::advice};
 use crate::control::{self, Daemon, Progress, Status, UnmountError, Unsaved};
+use crate::data::disk::DiskCache;
 use crate::data::state::State;
 use crate::data::{self, Data, UploadState};
 use crate::fs::commit::UnsavedFile;
@@ -81,8 +82,9 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
         format!("the state folder {} cannot be used: {error}. Choose another with --state", config.state_dir.display())
     })?;
     let limits = config.limits;
-    let data_config =
-        data::Config { memory_bytes_max: config.memory_bytes_max, state, limits, uploads_at_once: UPLOADS_AT_ONCE };
+    let disk = config.cache.as_ref().map(|cache| open_cache(cache, &endpoint)).transpose()?;
+    let (memory_bytes_max, uploads_at_once) = (config.memory_bytes_max, UPLOADS_AT_ONCE);
+    let data_config = data::Config { memory_bytes_max, state, limits, uploads_at_once, disk };
     let data = Data::new(trace.clone(), data_config);
     data.abort_leftovers(leftovers).await;
 
@@ -124,6 +126,12 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     connections.close();
     connections.wait().await;
     report(&unsaved)
+}
+
+fn open_cache(cache: &config::Cache, endpoint: &str) -> Result<DiskCache, String> {
+    DiskCache::open(&cache.dir, cache.bytes_max, endpoint).map_err(|error| {
+        format!("the cache folder {} cannot be used: {error}. Choose another with --cache", cache.dir.display())
+    })
 }
 
 /// The first request: whether the store answers, takes the keys and has the bucket.

@@ -42,5 +42,8 @@ mod stand;
 /// `Fs` against a model of what a POSIX user expects.
 mod model;
 
+/// The engine of reading: faults, stalls, memory, waste, and what is kept.
+mod reading;
+
 /// Every verb × every fault.
 mod faults;

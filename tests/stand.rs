@@ -95,7 +95,7 @@ impl World {
         let limit = Arc::new(Limit::new(fault.clone(), NonZeroUsize::new(16).expect("not zero")));
         let retry = Arc::new(Retry::new(limit, RetryConfig::default()));
         let store = Arc::new(Trace::new(retry));
-        let config = data::Config { memory_bytes_max: 16 << 20, state, limits: LIMITS, uploads_at_once: 3 };
+        let config = data::Config { memory_bytes_max: 16 << 20, state, limits: LIMITS, uploads_at_once: 3, disk: None };
         let data = Data::new(store.clone(), config);
         let profile = Arc::new(Profile::new());
         // The store in memory has ACLs of objects, as RGW has.

@@ -95,6 +95,12 @@ pub struct Flags {
     /// [default: ~/.local/state/dreamfs; root: /var/lib/dreamfs]
     #[arg(long, value_name = "DIR", help_heading = "This machine")]
     pub state: Option<PathBuf>,
+    /// Keep contents in this folder too, for later mounts and other ones
+    #[arg(long, value_name = "DIR", help_heading = "This machine")]
+    pub cache: Option<PathBuf>,
+    /// How much of the disk these may take [default: 10GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "This machine")]
+    pub cache_size: Option<u64>,
     /// How much to log, and where: error, warn, info, debug or trace, to the terminal or (in the background) the
     /// system's log, or to a file
     #[arg(long, value_name = "LEVEL[:FILE]", default_value = "warn", help_heading = "This machine")]
@@ -103,12 +109,6 @@ pub struct Flags {
     /// Let close return when the bytes are in a local journal; comes with a later version
     #[arg(long, hide = true)]
     pub write_back: bool,
-    /// Keep contents on disk; comes with a later version
-    #[arg(long, hide = true, value_name = "DIR")]
-    pub cache: Option<PathBuf>,
-    /// How large that may grow
-    #[arg(long, hide = true, value_name = "SIZE", value_parser = parse_size)]
-    pub cache_size: Option<u64>,
 
     /// The name that df shows; `-o fsname=NAME`
     #[arg(long, hide = true, value_name = "NAME")]

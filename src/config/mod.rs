@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::data::{Limits, state::ALL_BUCKETS};
+use crate::data::{Limits, disk, state::ALL_BUCKETS};
 use crate::format::acl::CANNED_NAMES;
 use crate::format::key::{BucketName, Prefix};
 use crate::fs::Attrs;
@@ -38,6 +38,9 @@ use flags::Flags;
 
 /// Memory below this leaves no room for a part and its successor.
 const MEMORY_BYTES_MIN: u64 = 32 << 20;
+
+/// What `--cache` may take where `--cache-size` says nothing.
+const CACHE_BYTES_MAX: u64 = 10 << 30;
 
 /// A mount as it was meant.
 pub struct Mount {
@@ -75,12 +78,23 @@ pub struct Mount {
     pub storage_class: Option<String>,
     /// Memory in bytes.
     pub memory_bytes_max: u64,
+    /// Contents that outlive the mount.
+    pub cache: Option<Cache>,
     /// Where state lies: absolute.
     pub state_dir: PathBuf,
     /// Where control sockets lie.
     pub control_dir: PathBuf,
     /// What the store accepts; lowered by tests.
     pub limits: Limits,
+}
+
+/// Where contents are kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// The folder: absolute.
+    pub dir: PathBuf,
+    /// What it may take.
+    pub bytes_max: u64,
 }
 
 impl fmt::Debug for Mount {
@@ -137,6 +151,8 @@ impl Typed {
             stall_timeout: flags.timeout,
             clock: Clock::system(),
         };
+        let mountpoint = place(&mountpoint)?;
+        let cache = cache(&flags, &mountpoint)?;
         let credentials = if flags.anonymous {
             credentials::none()
         } else {
@@ -147,7 +163,7 @@ impl Typed {
         };
         Ok(Mount {
             root,
-            mountpoint: place(&mountpoint)?,
+            mountpoint,
             store,
             credentials,
             requests_max: flags.max_requests,
@@ -171,6 +187,7 @@ impl Typed {
             acl: flags.acl,
             storage_class: flags.storage_class,
             memory_bytes_max: flags.memory,
+            cache,
             state_dir: flags.state.as_deref().map(place).transpose()?.unwrap_or_else(|| state_dir(environment)),
             control_dir: control_dir(),
         })
@@ -182,13 +199,27 @@ fn refuse_unbuilt(flags: &Flags) -> Result<(), String> {
     if flags.write_back {
         return Err("--write-back is not in this version yet. Leave it out: close then waits for the store".to_owned());
     }
-    if flags.cache.is_some() {
-        return Err("--cache is not in this version yet. Leave it out: contents are kept in memory".to_owned());
-    }
-    if flags.cache_size.is_some() {
-        return Err("--cache-size says how large --cache DIR may grow. Leave it out: there is no --cache".to_owned());
-    }
     Ok(())
+}
+
+fn cache(flags: &Flags, mountpoint: &Path) -> Result<Option<Cache>, String> {
+    let Some(dir) = flags.cache.as_deref() else {
+        return match flags.cache_size {
+            Some(_) => {
+                Err("--cache-size says how large a cache may grow. Say where it lies with --cache DIR".to_owned())
+            }
+            None => Ok(None),
+        };
+    };
+    let (dir, bytes_max) = (place(dir)?, flags.cache_size.unwrap_or(CACHE_BYTES_MAX));
+    if bytes_max < disk::BYTES_MIN {
+        return Err(format!("--cache-size is too small. Give at least {}MiB", disk::BYTES_MIN >> 20));
+    }
+    // It would wait for itself.
+    if dir.starts_with(mountpoint) {
+        return Err(format!("--cache {} lies inside of the mount. Choose a folder elsewhere", dir.display()));
+    }
+    Ok(Some(Cache { dir, bytes_max }))
 }
 
 fn check(flags: &Flags) -> Result<(), String> {
@@ -270,6 +301,10 @@ mod tests {
         assert_eq!(mount.session.others, ["noexec"]);
         assert_eq!((mount.limits.part_bytes, mount.limits.part_bytes_min), (65536, 65536));
         assert_eq!(mount.target(), "photos/a/b");
+        let cache = |words: &[&str]| meant(None, words, &[]).unwrap().cache.map(|cache| (cache.dir, cache.bytes_max));
+        assert_eq!(cache(&[]), None);
+        assert_eq!(cache(&["--cache=/x"]), Some(("/x".into(), 10 << 30)));
+        assert_eq!(cache(&["--cache=/x", "--cache-size=1GiB"]), Some(("/x".into(), 1 << 30)));
     }
 
     #[test]
@@ -284,8 +319,9 @@ mod tests {
     fn what_is_not_built_or_contradicts_itself_is_refused() {
         for (words, advice) in [
             (vec!["--write-back"], "--write-back is not in this version yet"),
-            (vec!["--cache=/x"], "--cache is not in this version yet"),
-            (vec!["--cache-size=1GiB"], "--cache-size"),
+            (vec!["--cache-size=1GiB"], "--cache DIR"),
+            (vec!["--cache=/x", "--cache-size=1MiB"], "16MiB"),
+            (vec!["--cache=/mnt/x"], "inside of the mount"),
             (vec!["--acl=public"], "public-read"),
             (vec!["--anonymous", "--profile=x"], "--anonymous"),
             (vec!["--memory=1MiB"], "32MiB"),

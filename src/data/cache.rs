@@ -1,4 +1,4 @@
-//! Clean bytes of stored versions: blocks in memory, and which GETs are started to fill them.
+//! Clean bytes of stored versions: blocks in memory, and how they are read.
 //!
 //! A byte is fetched once however many wait for it. What a reader needs waits for memory; what is fetched ahead of it
 //! does without when there is none. A block of which every byte was read has served and goes at once: the kernel's page
@@ -17,15 +17,15 @@ use crate::error::{Error, Meaning, Result};
 use crate::store::{ObjectHead, Store};
 
 use super::blocks::Blocks;
-use super::budget::{Budget, Claim};
+use super::budget::Budget;
 use super::buffers::{BUFFER_BYTES, Buffers};
-use super::fetch::Fetch;
+use super::disk::DiskCache;
 use super::pace::Pace;
 use super::readahead::{FIRST_BYTES, WHOLE_BYTES_MAX};
 use super::{Stored, version_error};
 
 /// The longest block: one FUSE request, so that its reply is a slice of one block.
-const BLOCK_BYTES: u64 = BUFFER_BYTES as u64;
+pub(super) const BLOCK_BYTES: u64 = BUFFER_BYTES as u64;
 
 /// The part of the memory that windows may take: the rest is for what readers need at once, and for parts going up.
 const WINDOWS_SHARE: (u64, u64) = (3, 4);
@@ -49,7 +49,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    fn new(state: BlockState) -> Arc<Block> {
+    pub(super) fn new(state: BlockState) -> Arc<Block> {
         Arc::new(Block { state: watch::Sender::new(state), read_bytes: AtomicU64::new(0) })
     }
 
@@ -85,8 +85,10 @@ pub(super) struct Inner {
     pub(super) counters: Counters,
     pub(super) pace: Mutex<Pace>,
     pub(super) buffers: Buffers,
-    tracker: TaskTracker,
-    runtime: Handle,
+    /// Contents that outlive the mount.
+    pub(super) disk: Option<DiskCache>,
+    pub(super) tracker: TaskTracker,
+    pub(super) runtime: Handle,
     blocks: Mutex<Blocks<Block>>,
     /// Files that are read forward now: they share the memory.
     readers: AtomicU64,
@@ -109,13 +111,14 @@ impl Drop for ReaderPlace {
 
 impl Cache {
     /// An empty cache that takes its memory from `budget`. Needs to be called within a runtime.
-    pub fn new(store: Arc<dyn Store>, budget: Budget, tracker: TaskTracker) -> Self {
+    pub fn new(store: Arc<dyn Store>, budget: Budget, tracker: TaskTracker, disk: Option<DiskCache>) -> Self {
         let inner = Arc::new(Inner {
             store,
             budget: budget.clone(),
             counters: Counters::default(),
             pace: Mutex::default(),
             buffers: Buffers::default(),
+            disk,
             tracker,
             runtime: Handle::current(),
             blocks: Mutex::default(),
@@ -174,16 +177,28 @@ impl Cache {
         }
     }
 
-    /// Starts the GET of a version's beginning and waits for its head only.
+    /// Starts the GET of a version's beginning and waits for its head only; asks for the head alone where the beginning
+    /// is on disk.
     pub async fn warm(&self, stored: &Arc<Stored>) -> Result<ObjectHead> {
         let size_bytes = stored.version.size_bytes;
-        let end = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { FIRST_BYTES };
+        let first = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { FIRST_BYTES };
+        let first = self.in_chunks(stored, 0..first);
+        if let Some(disk) = &self.inner.disk
+            && disk.recorded(&stored.version, 0..1).await == [true]
+        {
+            return self.validate(stored).await;
+        }
         let (head, told) = oneshot::channel();
-        self.fetch(stored, 0..1.min(size_bytes), 1.min(size_bytes)..end, Some(head)).await;
+        self.fetch(stored, 0..1.min(size_bytes), 1.min(size_bytes)..first.end, Some(head)).await;
         if let Ok(head) = told.await {
             return head;
         }
         // Somebody else fetches it already: the head of that fetch was theirs.
+        self.validate(stored).await
+    }
+
+    /// Asks whether a version is the present one.
+    async fn validate(&self, stored: &Stored) -> Result<ObjectHead> {
         let head = self.inner.store.head(&stored.version.location, None).await.map_err(version_error)?;
         match head.etag == stored.version.etag {
             true => Ok(head),
@@ -217,7 +232,12 @@ impl Cache {
             self.fetch_ahead(stored, ahead);
             return Ok(bytes);
         }
-        self.fetch(stored, range.clone(), ahead, None).await;
+        // What belongs to a stream is kept on disk, in whole chunks; a reader that jumps gets what it asked for.
+        let (needed, ahead) = match ahead.is_empty() && range.end < stored.version.size_bytes {
+            true => (range.clone(), ahead),
+            false => (self.in_chunks(stored, range.clone()), ahead),
+        };
+        self.fetch(stored, needed, ahead, None).await;
         self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let mut joined = BytesMut::new();
         let mut at = range.start;
@@ -259,89 +279,11 @@ impl Cache {
         }
     }
 
-    /// Starts the GETs of what is `needed` and not here, which wait for memory, and of what is wanted `ahead`.
-    async fn fetch(
-        &self,
-        stored: &Arc<Stored>,
-        needed: Range<u64>,
-        ahead: Range<u64>,
-        mut head: Option<oneshot::Sender<Result<ObjectHead>>>,
-    ) {
-        // What follows at once comes with the same GET.
-        let end = if ahead.start == needed.end { ahead.end } else { needed.end };
-        loop {
-            let gap = {
-                let blocks = self.blocks();
-                let Some(first) = blocks.gaps(stored.id, &needed).into_iter().next() else { break };
-                let wide = first.start..end;
-                blocks.gaps(stored.id, &wide).into_iter().next().unwrap_or(first)
-            };
-            let part_bytes = self.pace().part_bytes(end.saturating_sub(gap.start));
-            let part = gap.start..gap.end.min(needed.end.max(gap.start + part_bytes));
-            let (must, rest): (Vec<_>, Vec<_>) = cut(&part).partition(|block| block.start < needed.end);
-            let mut claim = self.inner.budget.claim(must.iter().map(|block| block.end - block.start).sum()).await;
-            let mut claims: Vec<Claim> = must.iter().map(|block| claim.split(block.end - block.start)).collect();
-            claims.extend(rest.iter().map_while(|block| self.inner.budget.try_claim(block.end - block.start)));
-            let blocks = must.into_iter().chain(rest).zip(claims).collect();
-            // Somebody else may have come while we waited for memory: then we look again.
-            if self.start(stored, blocks, &mut head) && needed.end <= part.end {
-                break;
-            }
+    /// Waits until what came is kept on disk, or given up.
+    pub async fn settle(&self) {
+        if let Some(disk) = &self.inner.disk {
+            disk.settled().await;
         }
-        self.fetch_ahead(stored, ahead);
-    }
-
-    /// Starts GETs of what is not here, as far as there is memory. Does not wait.
-    pub fn fetch_ahead(&self, stored: &Arc<Stored>, range: Range<u64>) {
-        if range.is_empty() {
-            return;
-        }
-        let part_bytes = self.pace().part_bytes(range.end - range.start);
-        let gaps = self.blocks().gaps(stored.id, &range);
-        for gap in gaps {
-            let mut at = gap.start;
-            while at < gap.end {
-                let part = at..gap.end.min(at + part_bytes);
-                let short = part.end - part.start < part_bytes;
-                if short && part.end == range.end && part.end < stored.version.size_bytes {
-                    // It waits until the window has moved on by a whole part.
-                    return;
-                }
-                let blocks: Vec<_> = cut(&part)
-                    .map_while(|block| {
-                        let claim = self.inner.budget.try_claim(block.end - block.start)?;
-                        Some((block, claim))
-                    })
-                    .collect();
-                let Some((last, _)) = blocks.last() else { return };
-                at = last.end;
-                self.start(stored, blocks, &mut None);
-            }
-        }
-    }
-
-    /// Starts one GET that fills these neighbouring blocks; answers false if one of them is there already.
-    fn start(
-        &self,
-        stored: &Arc<Stored>,
-        coming: Vec<(Range<u64>, Claim)>,
-        head: &mut Option<oneshot::Sender<Result<ObjectHead>>>,
-    ) -> bool {
-        let (Some((first, _)), Some((last, _))) = (coming.first(), coming.last()) else { return false };
-        let part = first.start..last.end;
-        let mut blocks = self.blocks();
-        if blocks.gaps(stored.id, &part) != std::slice::from_ref(&part) {
-            return false;
-        }
-        let coming = coming.into_iter().map(|(range, claim)| {
-            let block = Block::new(BlockState::Coming);
-            blocks.insert(stored.id, range.clone(), block.clone());
-            (range, block, claim)
-        });
-        let fetch = Fetch::new(self.clone(), stored.clone(), part, coming.collect());
-        drop(blocks);
-        self.inner.tracker.spawn_on(fetch.run(head.take()), &self.inner.runtime);
-        true
     }
 }
 
@@ -351,14 +293,4 @@ impl Inner {
         let unread = gone.iter().filter(|(_, block)| block.read_bytes.load(Ordering::Relaxed) == 0);
         self.counters.wasted_bytes.fetch_add(unread.map(|(length, _)| length).sum(), Ordering::Relaxed);
     }
-}
-
-/// A range cut into blocks.
-fn cut(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
-    let end = range.end;
-    let cuts = std::iter::successors(Some(range.start), move |at| {
-        let next = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
-        (next < end).then_some(next)
-    });
-    cuts.map(move |start| start..end.min((start / BLOCK_BYTES + 1) * BLOCK_BYTES))
 }

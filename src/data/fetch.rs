@@ -21,6 +21,7 @@ use crate::error::{Error, Meaning, Result};
 use crate::store::{GetOptions, ObjectHead};
 
 use super::budget::Claim;
+use super::buffers::BUFFER_BYTES;
 use super::cache::{Block, BlockState, Cache};
 use super::{Stored, version_error};
 
@@ -71,6 +72,10 @@ impl Fetch {
     }
 
     async fn fill(&mut self, head: &mut Head) -> Result<()> {
+        // Whoever opens the file wants to know whether it is still the present version: only the store can tell.
+        if head.is_none() {
+            self.fill_from_disk().await;
+        }
         let (began, length) = (Instant::now(), self.missing.end - self.missing.start);
         let (mut first_byte, mut hedged_at) = (None, None);
         let mut pieces = self.pieces(self.missing.clone());
@@ -107,7 +112,7 @@ impl Fetch {
                     first_byte.get_or_insert_with(Instant::now);
                     let skipped = (bytes.len() as u64).min(surplus);
                     surplus -= skipped;
-                    self.take(bytes.split_off(skipped as usize));
+                    self.take(bytes.split_off(skipped as usize), Origin::Store);
                 }
                 // It was repeated below us until its time was over: no rival is given longer than that.
                 Some(Err(error)) => return Err(error),
@@ -120,6 +125,25 @@ impl Fetch {
             pace.note(first_byte - began, length, first_byte.elapsed());
         }
         Ok(())
+    }
+
+    /// Fills the first blocks, as far as they are on disk.
+    async fn fill_from_disk(&mut self) {
+        let Some(disk) = self.cache.inner.disk.clone() else { return };
+        while let Some(range) = self.blocks.front().map(|filling| filling.range.clone())
+            && let Some(bytes) = disk.read(&self.stored.version, range).await
+        {
+            self.take(bytes, Origin::Disk);
+        }
+    }
+
+    /// Keeps a block on disk, if it is a whole chunk.
+    fn keep(&self, range: &Range<u64>, bytes: &Bytes) {
+        let whole = range.start.is_multiple_of(BUFFER_BYTES as u64)
+            && (bytes.len() == BUFFER_BYTES || range.end == self.stored.version.size_bytes);
+        if whole && let Some(disk) = &self.cache.inner.disk {
+            disk.keep(&self.stored.version, range.start, bytes.clone());
+        }
     }
 
     /// What the store answers to a GET of a range of our version.
@@ -139,7 +163,7 @@ impl Fetch {
     }
 
     /// Puts bytes where they belong.
-    fn take(&mut self, mut bytes: Bytes) {
+    fn take(&mut self, mut bytes: Bytes, origin: Origin) {
         while let Some(filling) = self.blocks.front_mut().filter(|_| !bytes.is_empty()) {
             let wanted = (filling.range.end - self.missing.start) as usize;
             let taken = bytes.split_to(wanted.min(bytes.len()));
@@ -150,9 +174,13 @@ impl Fetch {
             filling.bytes.extend_from_slice(&taken);
             self.missing.start += taken.len() as u64;
             if taken.len() == wanted
-                && let Some(Filling { block, claim: Some(claim), bytes, .. }) = self.blocks.pop_front()
+                && let Some(Filling { range, block, claim: Some(claim), bytes }) = self.blocks.pop_front()
             {
-                block.state.send_replace(BlockState::Here(self.cache.inner.buffers.hold(bytes, claim)));
+                let bytes = self.cache.inner.buffers.hold(bytes, claim);
+                if origin == Origin::Store {
+                    self.keep(&range, &bytes);
+                }
+                block.state.send_replace(BlockState::Here(bytes));
             }
         }
     }
@@ -164,6 +192,13 @@ impl Fetch {
             block.state.send_replace(BlockState::Failed(meaning, subject.to_owned()));
         }
     }
+}
+
+/// Where bytes came from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Store,
+    Disk,
 }
 
 /// What a GET brings: first what the object is, then its bytes.

@@ -1,15 +1,17 @@
 //! BYTES: the only folder that touches local disk for content.
 //!
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
-//! and has `fetch` fill them by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is not lies in a
-//! [`stage`]; [`plan`] says how to store it and `upload` does; `attempt` finds out what became of a write whose answer
-//! was lost. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`, `readahead` and `pace` are pure.
+//! and has `fetch` fill them, from [`disk`] or by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is
+//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does; `attempt` finds out what became of a write
+//! whose answer was lost. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
+//! `readahead` and `pace` are pure.
 
 mod attempt;
 pub mod blocks;
 pub mod budget;
 pub mod buffers;
 pub mod cache;
+pub mod disk;
 pub mod extents;
 mod fetch;
 pub mod file;
@@ -17,6 +19,7 @@ pub mod pace;
 pub mod plan;
 mod read;
 pub mod readahead;
+mod schedule;
 pub mod stage;
 pub mod state;
 mod upload;
@@ -34,6 +37,7 @@ use crate::store::{self, ETag, Kind, Location, Store};
 
 use budget::Budget;
 use cache::Cache;
+use disk::DiskCache;
 use state::{Leftover, State};
 
 pub use file::{File, UploadState};
@@ -110,6 +114,8 @@ pub struct Config {
     pub limits: Limits,
     /// Parts of one file in flight.
     pub uploads_at_once: usize,
+    /// Contents that outlive the mount.
+    pub disk: Option<DiskCache>,
 }
 
 struct Inner {
@@ -133,7 +139,7 @@ impl Data {
     pub fn new(store: Arc<dyn Store>, config: Config) -> Self {
         let budget = Budget::new(config.memory_bytes_max);
         let tracker = TaskTracker::new();
-        let cache = Cache::new(store.clone(), budget.clone(), tracker.clone());
+        let cache = Cache::new(store.clone(), budget.clone(), tracker.clone(), config.disk);
         // Parts in flight may take half of the memory; the other half is for readers.
         let affordable = (config.memory_bytes_max / 2 / config.limits.part_bytes.max(1)).max(1);
         let uploads_at_once = config.uploads_at_once.min(affordable as usize);
@@ -183,5 +189,6 @@ impl Data {
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
         self.inner.tracker.reopen();
+        self.inner.cache.settle().await;
     }
 }

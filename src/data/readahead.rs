@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-/// The first window, and what an open fetches of a large file before anybody reads.
+/// What an open fetches of a large file before anybody reads, and what a reader of its beginning gets at least.
 pub const FIRST_BYTES: u64 = 256 << 10;
 
 /// A file up to this is fetched whole at its first read.
@@ -66,12 +66,16 @@ impl Readahead {
                 let taken_bytes = stream.taken_bytes + length;
                 let next = stream.next.max(range.end);
                 let near = range.start..(next + stream.window_bytes / 2).min(size_bytes);
-                let wider = (stream.window_bytes * 2).clamp(FIRST_BYTES, taken_bytes.max(FIRST_BYTES));
+                let wider = (stream.window_bytes * 2).max(length).min(taken_bytes);
                 let window_bytes = if is_here(near) { stream.window_bytes } else { wider };
                 Stream { next, taken_bytes, window_bytes }
             }
             None if range.start == 0 => {
-                let window_bytes = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { length.max(FIRST_BYTES) };
+                let window_bytes = if size_bytes <= WHOLE_BYTES_MAX {
+                    size_bytes
+                } else {
+                    length.max(FIRST_BYTES.saturating_sub(length))
+                };
                 Stream { next: range.end, taken_bytes: length, window_bytes }
             }
             None => Stream { next: range.end, taken_bytes: length, window_bytes: 0 },
@@ -153,7 +157,7 @@ mod tests {
     fn beginnings_ends_and_small_files() {
         let whole =
             |size: u64| Readahead::default().wanted(&(0..size.min(4096)), size, WINDOW_MAX, |_| false).ahead.end;
-        assert_eq!((whole(100), whole(MIB), whole(SIZE)), (100, MIB, 4096 + FIRST_BYTES));
+        assert_eq!((whole(100), whole(MIB), whole(SIZE)), (100, MIB, FIRST_BYTES));
         let mut reader = Readahead::default();
         assert_eq!(reader.wanted(&(SIZE - 100..SIZE), SIZE, WINDOW_MAX, |_| false).ahead, SIZE..SIZE);
     }

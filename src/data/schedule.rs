@@ -1,0 +1,125 @@
+//! Which GETs are started for the [`Cache`]: what a reader needs waits for memory, what is fetched ahead of it does
+//! without when there is none.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::error::Result;
+use crate::store::ObjectHead;
+
+use super::Stored;
+use super::budget::Claim;
+use super::cache::{BLOCK_BYTES, Block, BlockState, Cache};
+use super::fetch::Fetch;
+
+impl Cache {
+    /// Starts the GETs of what is `needed` and not here, which wait for memory, and of what is wanted `ahead`.
+    pub(super) async fn fetch(
+        &self,
+        stored: &Arc<Stored>,
+        needed: Range<u64>,
+        ahead: Range<u64>,
+        mut head: Option<oneshot::Sender<Result<ObjectHead>>>,
+    ) {
+        // What follows at once comes with the same GET.
+        let end = if ahead.start <= needed.end { ahead.end.max(needed.end) } else { needed.end };
+        loop {
+            let gap = {
+                let blocks = self.blocks();
+                let Some(first) = blocks.gaps(stored.id, &needed).into_iter().next() else { break };
+                let wide = first.start..end;
+                blocks.gaps(stored.id, &wide).into_iter().next().unwrap_or(first)
+            };
+            let part_bytes = self.part_bytes(end.saturating_sub(gap.start));
+            let part = gap.start..gap.end.min(needed.end.max(gap.start + part_bytes));
+            let (must, rest): (Vec<_>, Vec<_>) = cut(&part).partition(|block| block.start < needed.end);
+            let mut claim = self.inner.budget.claim(must.iter().map(|block| block.end - block.start).sum()).await;
+            let mut claims: Vec<Claim> = must.iter().map(|block| claim.split(block.end - block.start)).collect();
+            claims.extend(rest.iter().map_while(|block| self.inner.budget.try_claim(block.end - block.start)));
+            let blocks = must.into_iter().chain(rest).zip(claims).collect();
+            // Somebody else may have come while we waited for memory: then we look again.
+            if self.start(stored, blocks, &mut head) && needed.end <= part.end {
+                break;
+            }
+        }
+        self.fetch_ahead(stored, ahead);
+    }
+
+    /// Starts GETs of what is not here, as far as there is memory. Does not wait.
+    pub fn fetch_ahead(&self, stored: &Arc<Stored>, range: Range<u64>) {
+        let range = if range.is_empty() { return } else { self.in_chunks(stored, range) };
+        let part_bytes = self.part_bytes(range.end - range.start);
+        let gaps = self.blocks().gaps(stored.id, &range);
+        for gap in gaps {
+            let mut at = gap.start;
+            while at < gap.end {
+                let part = at..gap.end.min(at + part_bytes);
+                let short = part.end - part.start < part_bytes;
+                if short && part.end == range.end && part.end < stored.version.size_bytes {
+                    // It waits until the window has moved on by a whole part.
+                    return;
+                }
+                let blocks: Vec<_> = cut(&part)
+                    .map_while(|block| {
+                        let claim = self.inner.budget.try_claim(block.end - block.start)?;
+                        Some((block, claim))
+                    })
+                    .collect();
+                let Some((last, _)) = blocks.last() else { return };
+                at = last.end;
+                self.start(stored, blocks, &mut None);
+            }
+        }
+    }
+
+    /// Bytes of one GET of a window of this size.
+    fn part_bytes(&self, window_bytes: u64) -> u64 {
+        let part_bytes = self.pace().part_bytes(window_bytes);
+        if self.inner.disk.is_some() { part_bytes.max(BLOCK_BYTES) } else { part_bytes }
+    }
+
+    /// A range widened to the chunks that are kept on disk, if any are kept.
+    pub(super) fn in_chunks(&self, stored: &Stored, range: Range<u64>) -> Range<u64> {
+        if self.inner.disk.is_none() {
+            return range;
+        }
+        let start = range.start / BLOCK_BYTES * BLOCK_BYTES;
+        start..range.end.next_multiple_of(BLOCK_BYTES).min(stored.version.size_bytes)
+    }
+
+    /// Starts one GET that fills these neighbouring blocks; answers false if one of them is there already.
+    fn start(
+        &self,
+        stored: &Arc<Stored>,
+        coming: Vec<(Range<u64>, Claim)>,
+        head: &mut Option<oneshot::Sender<Result<ObjectHead>>>,
+    ) -> bool {
+        let (Some((first, _)), Some((last, _))) = (coming.first(), coming.last()) else { return false };
+        let part = first.start..last.end;
+        let mut blocks = self.blocks();
+        if blocks.gaps(stored.id, &part) != std::slice::from_ref(&part) {
+            return false;
+        }
+        let coming = coming.into_iter().map(|(range, claim)| {
+            let block = Block::new(BlockState::Coming);
+            blocks.insert(stored.id, range.clone(), block.clone());
+            (range, block, claim)
+        });
+        let fetch = Fetch::new(self.clone(), stored.clone(), part, coming.collect());
+        drop(blocks);
+        self.inner.tracker.spawn_on(fetch.run(head.take()), &self.inner.runtime);
+        true
+    }
+}
+
+/// A range cut into blocks.
+fn cut(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let end = range.end;
+    let cuts = std::iter::successors(Some(range.start), move |at| {
+        let next = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
+        (next < end).then_some(next)
+    });
+    cuts.map(move |start| start..end.min((start / BLOCK_BYTES + 1) * BLOCK_BYTES))
+}

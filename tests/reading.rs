@@ -1,0 +1,228 @@
+//! Reading through the engine of bytes alone: right under faults, at once where one GET stalls, inside its memory, and
+//! without fetching much that nobody reads. The mounted tests of it are at the end.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use dreamfs::clock::Clock;
+use dreamfs::data::state::State;
+use dreamfs::data::{Config, Data, File, Limits, Version};
+use dreamfs::error::Meaning;
+use dreamfs::store::fault::{Failure, Fault, Rule, When};
+use dreamfs::store::memory::MemoryStore;
+use dreamfs::store::retry::{Retry, RetryConfig};
+use dreamfs::store::{BucketName, Condition, Key, Location, ObjectHeaders, Store};
+use tempfile::TempDir;
+
+use crate::harness::{How, Kind, Mount, Rig, on, sh_in};
+
+const MIB: u64 = 1 << 20;
+const KIB: u64 = 1 << 10;
+
+/// An engine over `retry(fault(memory))`.
+struct Stand {
+    memory: Arc<MemoryStore>,
+    fault: Arc<Fault>,
+    data: Data,
+    _state: TempDir,
+}
+
+impl Stand {
+    async fn new(memory_bytes_max: u64, rules: Vec<Rule>) -> Stand {
+        let memory = Arc::new(MemoryStore::new(Clock::fixed(SystemTime::UNIX_EPOCH)));
+        memory.create_bucket(&BucketName::new("bucket").expect("plain")).await.expect("created");
+        let fault = Arc::new(Fault::new(memory.clone(), 1, rules));
+        let store = Arc::new(Retry::new(fault.clone(), RetryConfig::default()));
+        let folder = TempDir::new().expect("room");
+        let (state, _) = State::open(folder.path(), "memory", "bucket").expect("a state folder");
+        let config = Config { memory_bytes_max, state, limits: Limits::default(), uploads_at_once: 1, disk: None };
+        Stand { memory, fault, data: Data::new(store, config), _state: folder }
+    }
+
+    /// Puts an object whose bytes tell where they are, and opens it.
+    async fn file(&self, key: &str, size_bytes: u64) -> File {
+        let location =
+            Location { bucket: BucketName::new("bucket").expect("plain"), key: Key::new(key).expect("plain") };
+        let body = content(0..size_bytes).into();
+        let put = self.memory.put(&location, body, &ObjectHeaders::default(), &Condition::None).await.expect("stored");
+        self.data.open(Version { location, etag: put.etag, size_bytes })
+    }
+
+    fn fetched_bytes(&self) -> u64 {
+        self.data.cache().counters().fetched_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// What lies at a range: each eight bytes say where they are.
+fn content(range: Range<u64>) -> Vec<u8> {
+    range.map(|at| ((at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (at % 8 * 8)) as u8).collect()
+}
+
+async fn check(file: &File, range: Range<u64>) {
+    let read = file.read_at(range.start, (range.end - range.start) as usize).await;
+    let read = read.unwrap_or_else(|error| panic!("{range:?}: {error}"));
+    assert!(read == content(range.clone()), "wrong bytes in {range:?}");
+}
+
+/// Bodies that are cut after any number of bytes, servers that fail and connections that are refused: all bytes are
+/// right, forward and here and there.
+#[tokio::test(start_paused = true)]
+async fn bytes_are_right_whatever_breaks() {
+    let cuts = [0, 1, 4095, 65_536, 300_001, MIB - 1, MIB];
+    let failures = cuts.map(Failure::CutBody).into_iter().chain([Failure::ServerError, Failure::Refuse]);
+    for failure in failures {
+        let rule = Rule { operation: Some("GetObject"), when: When::Chance(0.4), failure };
+        let stand = Stand::new(64 * MIB, vec![rule]).await;
+        let file = stand.file("f", 5 * MIB + 77).await;
+        for at in 0..40 {
+            check(&file, at * 128 * KIB..(at + 1) * 128 * KIB).await;
+        }
+        for at in [4 * MIB + 5, 17, 2 * MIB, 3 * MIB - 4000, 5 * MIB] {
+            check(&file, at..at + 77).await;
+        }
+        assert!(stand.fault.injected() > 0, "{failure:?} never happened");
+    }
+}
+
+/// A GET that brings nothing for 20 s costs the reader less than eight, and is counted.
+#[tokio::test(start_paused = true)]
+async fn a_stalled_get_gets_a_rival() {
+    for nth in 1..=4 {
+        let rule = Rule {
+            operation: Some("GetObject"),
+            when: When::Nth(nth),
+            failure: Failure::Slow(Duration::from_secs(20)),
+        };
+        let stand = Stand::new(64 * MIB, vec![rule]).await;
+        let file = stand.file("f", 16 * MIB).await;
+        let began = tokio::time::Instant::now();
+        for at in 0..16 {
+            check(&file, at * MIB..(at + 1) * MIB).await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(8), "GET {nth} stalled: {:?}", began.elapsed());
+        assert_eq!(stand.data.cache().counters().hedges.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// Two readers of one range make one GET, and the second sees the bytes of the first.
+#[tokio::test(start_paused = true)]
+async fn readers_of_one_range_share_a_get() {
+    let rule =
+        Rule { operation: Some("GetObject"), when: When::Chance(1.0), failure: Failure::Slow(Duration::from_secs(1)) };
+    let stand = Stand::new(64 * MIB, vec![rule]).await;
+    let file = stand.file("f", 64 * MIB).await;
+    let range = 7 * MIB..7 * MIB + 64 * KIB;
+    tokio::join!(check(&file, range.clone()), check(&file, range.clone()), check(&file, range));
+    assert_eq!(stand.fault.calls("GetObject"), 1);
+}
+
+/// Who reads all fetches all, once; who stops early has fetched no more than twice what was asked; who jumps exactly
+/// that.
+#[tokio::test]
+async fn little_is_fetched_in_vain() {
+    let stand = Stand::new(64 * MIB, Vec::new()).await;
+    let whole = stand.file("whole", 20 * MIB).await;
+    for at in 0..160 {
+        check(&whole, at * 128 * KIB..(at + 1) * 128 * KIB).await;
+    }
+    stand.data.close().await;
+    assert_eq!(stand.fetched_bytes(), 20 * MIB);
+    for (name, reads, at_most) in [
+        ("head", vec![0..64 * KIB, 64 * KIB..128 * KIB], 256 * KIB),
+        ("long head", (0..24).map(|at| at * 128 * KIB..(at + 1) * 128 * KIB).collect(), 6 * MIB),
+        ("unzip -l", vec![20 * MIB - 64 * KIB..20 * MIB, 19 * MIB..19 * MIB + 128 * KIB], 384 * KIB),
+        ("here and there", vec![9 * MIB + 5..9 * MIB + 70_000, 3 * MIB..3 * MIB + 4096], 70_000 - 5 + 4096),
+    ] {
+        let (before, file) = (stand.fetched_bytes(), stand.file(name, 20 * MIB).await);
+        for range in reads {
+            check(&file, range).await;
+        }
+        stand.data.close().await;
+        let fetched = stand.fetched_bytes() - before;
+        assert!(fetched <= at_most, "{name}: {fetched} bytes fetched");
+    }
+}
+
+/// Sixty-four readers at once in little memory: all bytes are right, and no more memory is given out than there is.
+#[tokio::test]
+async fn many_readers_share_little_memory() {
+    let stand = Stand::new(32 * MIB, Vec::new()).await;
+    let readers = (0..64u64).map(|number| {
+        let stand = &stand;
+        async move {
+            let file = stand.file(&format!("f{number}"), 2 * MIB).await;
+            for at in 0..16 {
+                check(&file, at * 128 * KIB..(at + 1) * 128 * KIB).await;
+                assert!(stand.data.budget().used_bytes() <= stand.data.budget().bytes_max());
+            }
+        }
+    });
+    futures_util::future::join_all(readers).await;
+}
+
+/// An object that another client replaces or deletes while it is read: what is read on is ESTALE, never other bytes.
+#[tokio::test]
+async fn a_replaced_object_is_stale_and_never_mixed() {
+    for deleted in [false, true] {
+        let stand = Stand::new(64 * MIB, Vec::new()).await;
+        let file = stand.file("f", 40 * MIB).await;
+        check(&file, 0..128 * KIB).await;
+        stand.data.close().await;
+        let location = file.version().expect("stored").location;
+        match deleted {
+            true => stand.memory.delete(&location, None).await.expect("deleted"),
+            false => drop(stand.file("f", 39 * MIB).await),
+        }
+        let error = file.read_at(30 * MIB, 4096).await.expect_err("the version is gone");
+        assert_eq!(error.meaning(), Meaning::Stale, "{error}");
+    }
+}
+
+/// A second read of a file comes from the kernel's pages, without a request; what another client wrote is not hidden
+/// by them.
+#[test]
+fn pages_are_kept_while_the_version_is_the_same() {
+    on(&[Kind::Rgw, Kind::Embedded], "pages_are_kept_while_the_version_is_the_same", |rig| {
+        let bucket = rig.bucket();
+        let put = |text: &str| {
+            rig.boto(&format!("conn.get_bucket('{bucket}').new_key('f').set_contents_from_string('{text}' * 3000000)"))
+        };
+        put("a");
+        let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
+        assert_eq!(mount.sh("cat f | wc -c").trim(), "3000000");
+        let again = mount.cost(|| drop(mount.sh("cat f f > /dev/null")));
+        assert!(again.is_empty(), "all of it is in the page cache: {again:?}");
+        put("b");
+        mount.sh("setfattr -n user.s3.refresh -v 1 f");
+        assert_eq!(mount.sh("tail -c 3 f"), "bbb");
+    });
+}
+
+/// With `--cache` a later mount reads without a GET; a flipped bit on disk is noticed and the bytes are fetched again.
+#[test]
+fn contents_on_disk_outlive_the_mount() {
+    let Some(rig) = Rig::start(Kind::Embedded, "contents_on_disk_outlive_the_mount") else { return };
+    let bucket = rig.bucket();
+    let local = TempDir::new().expect("room");
+    let cache = local.path().join("cache").display().to_string();
+    sh_in(local.path(), "head -c 5000000 /dev/urandom > f");
+    let flags = ["--cache", cache.as_str()];
+    let mount = || Mount::with(&rig, &How { bucket: Some(&bucket), flags: &flags, ..How::default() });
+    let source = local.path().join("f").display().to_string();
+    Mount::new(&rig, Some(&bucket)).sh(&format!("cp {source} f"));
+    let same = format!("cmp f {source}");
+    let mut first = mount();
+    first.sh(&same);
+    assert!(first.umount().2, "all is stored");
+    let mut second = mount();
+    let cost = second.cost(|| drop(second.sh(&same)));
+    assert_eq!(cost.get("GetObject"), None, "{cost:?}");
+    assert!(second.umount().2, "all is stored");
+    let flip = "import glob, sys\nfor name in glob.glob(sys.argv[1] + '/contents/*/*.data'):\n f = open(name, 'r+b')\n f.seek(2500000)\n b = f.read(1)\n f.seek(2500000)\n f.write(bytes([b[0] ^ 1]))";
+    sh_in(local.path(), &format!("python3 -c \"{flip}\" {cache}"));
+    let third = mount();
+    let cost = third.cost(|| drop(third.sh(&same)));
+    assert!(cost.contains_key("GetObject"), "{cost:?}");
+}
