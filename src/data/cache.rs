@@ -186,6 +186,8 @@ impl Cache {
         if let Some(disk) = &self.inner.disk
             && disk.recorded(&stored.version, 0..1).await == [true]
         {
+            let (cache, whole) = (self.clone(), stored.clone());
+            self.inner.tracker.spawn(async move { cache.find_whole(&whole).await });
             return self.validate(stored).await;
         }
         let (head, told) = oneshot::channel();
@@ -208,6 +210,13 @@ impl Cache {
 
     /// Bytes of a version, if they are here in one piece. Does not wait.
     pub fn ready(&self, stored: &Stored, range: &Range<u64>) -> Option<Bytes> {
+        let bytes = self.ready_block(stored, range).or_else(|| self.whole_ready(stored, range))?;
+        self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
+        self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        Some(bytes)
+    }
+
+    fn ready_block(&self, stored: &Stored, range: &Range<u64>) -> Option<Bytes> {
         let mut blocks = self.blocks();
         let (covered, block) =
             blocks.covering(stored.id, range.start).filter(|(covered, _)| covered.end >= range.end)?;
@@ -215,9 +224,6 @@ impl Cache {
         if block.has_served(&covered, range.start, range.end) {
             blocks.remove(stored.id, covered.start, &block);
         }
-        drop(blocks);
-        self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
-        self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         Some(bytes.slice((range.start - covered.start) as usize..(range.end - covered.start) as usize))
     }
 
@@ -232,13 +238,16 @@ impl Cache {
             self.fetch_ahead(stored, ahead);
             return Ok(bytes);
         }
+        self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        if let Some(bytes) = self.read_whole(stored, &range).await {
+            return Ok(bytes);
+        }
         // What belongs to a stream is kept on disk, in whole chunks; a reader that jumps gets what it asked for.
         let (needed, ahead) = match ahead.is_empty() && range.end < stored.version.size_bytes {
             true => (range.clone(), ahead),
             false => (self.in_chunks(stored, range.clone()), ahead),
         };
         self.fetch(stored, needed, ahead, None).await;
-        self.inner.counters.asked_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         let mut joined = BytesMut::new();
         let mut at = range.start;
         while at < range.end {

@@ -23,12 +23,13 @@ mod schedule;
 pub mod stage;
 pub mod state;
 mod upload;
+mod whole;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::task::TaskTracker;
 
@@ -59,12 +60,14 @@ pub struct Stored {
     /// What it is.
     pub version: Version,
     id: u64,
+    /// All of its bytes on disk, once they are there and checked.
+    whole: OnceLock<std::fs::File>,
 }
 
 impl Stored {
     fn new(version: Version) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Stored { version, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+        Stored { version, id: NEXT.fetch_add(1, Ordering::Relaxed), whole: OnceLock::new() }
     }
 }
 

@@ -139,7 +139,12 @@ impl File {
     }
 
     /// The waiting is counted anew: what was brought in may be forgotten again.
-    pub fn end_bringing_in(&self) {
+    pub async fn end_bringing_in(&self) {
+        let base = self.lock().base.clone();
+        if let Some(stored) = base {
+            self.data.inner.cache.settle().await;
+            self.data.inner.cache.find_whole(&stored).await;
+        }
         let mut state = self.lock();
         (state.bringing_in, state.waited) = (false, Duration::ZERO);
     }
@@ -155,6 +160,8 @@ impl File {
                 _ => return Ok(None),
             }
         };
+        // All of it is to be kept on disk, which a reader in passing does not wait for.
+        cache.settle().await;
         let end = (range.end + cache.window_bytes_max()).min(stored.version.size_bytes);
         let ahead = range.end..end;
         cache.read(&stored, range, ahead).await.map(Some)

@@ -49,7 +49,10 @@ impl Cache {
 
     /// Starts GETs of what is not here, as far as there is memory. Does not wait.
     pub fn fetch_ahead(&self, stored: &Arc<Stored>, range: Range<u64>) {
-        let range = if range.is_empty() { return } else { self.in_chunks(stored, range) };
+        if range.is_empty() || stored.whole.get().is_some() {
+            return;
+        }
+        let range = self.in_chunks(stored, range);
         let part_bytes = self.part_bytes(range.end - range.start);
         let gaps = self.blocks().gaps(stored.id, &range);
         for gap in gaps {

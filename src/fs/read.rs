@@ -48,7 +48,7 @@ impl Fs {
             offset += length;
         }
         log::debug!("{}: {offset} bytes brought in", self.path(file.ino));
-        file.bytes.end_bringing_in();
+        file.bytes.end_bringing_in().await;
         self.forget_file(file);
     }
 }

@@ -1,0 +1,65 @@
+//! Versions of which every byte is on disk, compared with its checksums once: they are read from there as local files
+//! are, without a block in memory and without a request.
+
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::io::{ReadWriteFlags, preadv2};
+
+use super::Stored;
+use super::cache::Cache;
+use super::stage::off_worker;
+
+impl Cache {
+    /// Looks whether all of a version is on disk now.
+    pub(super) async fn find_whole(&self, stored: &Stored) {
+        if let Some(disk) = &self.inner.disk
+            && stored.whole.get().is_none()
+            && let Some(file) = disk.whole(&stored.version).await
+        {
+            // Another caller may have found it too.
+            let _ = stored.whole.set(file);
+        }
+    }
+
+    /// Bytes of a whole version, if the kernel has them in memory. Does not wait for the disk.
+    pub(super) fn whole_ready(&self, stored: &Stored, range: &Range<u64>) -> Option<Bytes> {
+        let file = stored.whole.get()?;
+        let length = range.end - range.start;
+        let claim = self.inner.budget.try_claim(length)?;
+        let mut bytes = self.inner.buffers.take(length as usize);
+        bytes.resize(length as usize, 0);
+        let read = preadv2(file, &mut [IoSliceMut::new(&mut bytes)], range.start, ReadWriteFlags::NOWAIT);
+        // An error says that the disk would have to be asked, or cannot be asked like that: then one of us waits for it.
+        if read.is_ok_and(|read| read as u64 == length) {
+            return Some(self.inner.buffers.hold(bytes, claim));
+        }
+        self.inner.buffers.give_back(bytes);
+        None
+    }
+
+    /// Bytes of a whole version; `None` if it is not whole or its file cannot be read.
+    pub(super) async fn read_whole(&self, stored: &Arc<Stored>, range: &Range<u64>) -> Option<Bytes> {
+        stored.whole.get()?;
+        let length = range.end - range.start;
+        let claim = self.inner.budget.claim(length).await;
+        let mut bytes = self.inner.buffers.take(length as usize);
+        bytes.resize(length as usize, 0);
+        let (stored, start) = (stored.clone(), range.start);
+        let work = move || {
+            let file: &File = stored.whole.get().expect("set once and never taken back");
+            file.read_exact_at(&mut bytes, start).map(|()| bytes)
+        };
+        match off_worker(work).await {
+            Ok(bytes) => Some(self.inner.buffers.hold(bytes, claim)),
+            Err(error) => {
+                log::debug!("a file of the disk cache cannot be read: {error}");
+                None
+            }
+        }
+    }
+}
