@@ -29,7 +29,7 @@
 //!
 //! | | in | meaning | memory | out |
 //! |---|---|---|---|---|
-//! | read | `fuse` read | `fs/read.rs` | `data`: staged bytes, cached chunks, read-ahead | ranged GETs with If-Match |
+//! | read | `fuse` read | `fs/read.rs` | the kernel's pages; `data`: staged bytes, blocks ahead of the reader, disk cache | ranged GETs with If-Match |
 //! | write | `fuse` write | `fs/write.rs`, then `fs/commit.rs` at close | staging file, extents | PUT, COPY or parts, as `data/plan.rs` says |
 //! | list | `fuse` readdir | `fs/list.rs` | `tree`: complete and fresh? | pages of a LIST; HEADs in POSIX directories |
 //! | attributes, ACL | `fuse` setattr, setxattr | `fs/attr.rs`, `fs/acl.rs` | ride with a dirty file's upload | else a copy of the object onto itself |

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryFutureExt, TryStreamExt};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{Error, Meaning, Result};
 use crate::store::{GetOptions, ObjectHead};
@@ -130,8 +130,9 @@ impl Fetch {
     /// Fills the first blocks, as far as they are on disk.
     async fn fill_from_disk(&mut self) {
         let Some(disk) = self.cache.inner.disk.clone() else { return };
+        // A disk that hangs must not hang the reader: the store is asked then.
         while let Some(range) = self.blocks.front().map(|filling| filling.range.clone())
-            && let Some(bytes) = disk.read(&self.stored.version, range).await
+            && let Ok(Some(bytes)) = timeout(STALL, disk.read(&self.stored.version, range)).await
         {
             self.take(bytes, Origin::Disk);
         }

@@ -80,6 +80,9 @@ fn version_error(error: store::Error) -> Error {
     }
 }
 
+/// How long an unmount waits for the cache's disk: what is not kept there is only fetched again.
+const SETTLE_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What a store accepts in one request (S3 API reference, "Multipart upload limits"). Tests lower them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -192,6 +195,8 @@ impl Data {
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
         self.inner.tracker.reopen();
-        self.inner.cache.settle().await;
+        if tokio::time::timeout(SETTLE_MAX, self.inner.cache.settle()).await.is_err() {
+            log::warn!("the cache's disk is slow: what came last is not kept");
+        }
     }
 }

@@ -257,9 +257,12 @@ impl Fs {
     /// Whether the kernel may have pages of the file's version, and the store said lately that it is the present one:
     /// then an open costs nothing.
     fn is_trusted(&self, file: &OpenFile) -> bool {
-        let etag = file.bytes.version().map(|version| version.etag);
-        let kept = self.tree.read(file.ino, |inode| inode.pages.is_some() && inode.pages == etag).unwrap_or(false);
-        kept && self.tree.entry(file.ino).is_some_and(|entry| !entry.ttl.is_zero())
+        let Some(version) = file.bytes.version() else { return false };
+        let kept = self.tree.read(file.ino, |inode| {
+            let present = inode.object.as_ref().map(|object| &object.etag);
+            present == Some(&version.etag) && inode.pages.as_ref() == present
+        });
+        kept == Some(true) && self.tree.entry(file.ino).is_some_and(|entry| !entry.ttl.is_zero())
     }
 
     /// Asks whether the file's version is still the one in the store. If not, the tree learns what is there now and
