@@ -16,7 +16,7 @@ use dreamfs::store::retry::{Retry, RetryConfig};
 use dreamfs::store::{BucketName, Condition, Key, Location, ObjectHeaders, Store};
 use tempfile::TempDir;
 
-use crate::harness::{How, Kind, Mount, Rig, on, sh_in};
+use crate::harness::{How, Kind, Mount, Rig, on, sh_in, wait_for};
 
 const MIB: u64 = 1 << 20;
 const KIB: u64 = 1 << 10;
@@ -192,7 +192,10 @@ fn pages_are_kept_while_the_version_is_the_same() {
         put("a");
         let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
         assert_eq!(mount.sh("cat f | wc -c").trim(), "3000000");
-        let again = mount.cost(|| drop(mount.sh("cat f f > /dev/null")));
+        // The kernel tells of the last close a little later.
+        let closed = || mount.status()["open_files"] == 0;
+        wait_for("the first reader's release", Duration::from_secs(10), closed);
+        let again = mount.cost(|| drop(mount.sh("cat f > /dev/null")));
         assert!(again.is_empty(), "all of it is in the page cache: {again:?}");
         put("b");
         mount.sh("setfattr -n user.s3.refresh -v 1 f");

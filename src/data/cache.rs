@@ -59,6 +59,11 @@ impl Block {
         read_bytes >= covered.end - covered.start
     }
 
+    /// Whether it may be given back: it is here, and nobody is waiting to take bytes of it.
+    fn is_idle(&self) -> bool {
+        !self.is_coming() && self.state.receiver_count() == 0
+    }
+
     fn is_coming(&self) -> bool {
         matches!(*self.state.borrow(), BlockState::Coming)
     }
@@ -298,7 +303,7 @@ impl Cache {
 
 impl Inner {
     fn shrink(&self, bytes: u64) {
-        let gone = self.blocks.lock().expect("no panic under this lock").evict(bytes, |block| !block.is_coming());
+        let gone = self.blocks.lock().expect("no panic under this lock").evict(bytes, Block::is_idle);
         let unread = gone.iter().filter(|(_, block)| block.read_bytes.load(Ordering::Relaxed) == 0);
         self.counters.wasted_bytes.fetch_add(unread.map(|(length, _)| length).sum(), Ordering::Relaxed);
     }

@@ -20,8 +20,8 @@ const DELAY_MEMORY: u32 = 256;
 /// Weight of the newest measurement.
 const WEIGHT: f64 = 0.2;
 
-/// GETs shorter than this tell nothing about bandwidth.
-const TELLING_BYTES_MIN: u64 = 128 << 10;
+/// GETs shorter than this tell nothing about bandwidth: all of it may have come with the first byte.
+const TELLING_BYTES_MIN: u64 = 1 << 20;
 
 /// A GET that brings so much less than others did is slow.
 const SLOW_FACTOR: f64 = 16.0;

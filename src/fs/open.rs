@@ -269,10 +269,9 @@ impl Fs {
     /// the caller gets ESTALE once, on which the kernel looks the name up again.
     async fn validate(&self, file: &OpenFile) -> Result<()> {
         let shared = self.tree.read(file.ino, |inode| inode.handles() > 0 && !inode.is_detached()).unwrap_or(false);
-        if !shared && self.is_trusted(file) {
-            return Ok(());
-        }
-        let fresh = match file.bytes.warm().await {
+        // Bytes that the kernel has need not be fetched again, only to learn that they are right.
+        let warmed = if self.is_trusted(file) { Ok(None) } else { file.bytes.warm().await };
+        let fresh = match warmed {
             Ok(Some(head)) => Ok(head),
             Ok(None) if !shared => return Ok(()),
             // Others have it open and its first bytes are here: only the store can tell whether it is still current.
