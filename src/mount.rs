@@ -1,5 +1,6 @@
 //! Composition root: runtime, store stack, file system, session; drain, then unmount.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,9 @@ use crate::tree::{Defaults, Place};
 
 /// Parts of one file in flight.
 const UPLOADS_AT_ONCE: usize = 8;
+
+/// Memory for content with which one more request may be under way: each has receive buffers of its own besides.
+const BYTES_PER_REQUEST: u64 = 2 << 20;
 
 /// Memory that one remembered name takes, about; half of the budget at most goes to names.
 const NAME_BYTES: u64 = 640;
@@ -71,7 +75,7 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let s3 = S3Store::new(config.store.clone(), config.credentials.clone(), profile.clone());
     let s3 = Arc::new(s3.map_err(|error| error.message)?);
     let retry = RetryConfig { timeout: config.timeout, ..RetryConfig::default() };
-    let limit = Arc::new(Limit::new(s3.clone(), config.requests_max));
+    let limit = Arc::new(Limit::new(s3.clone(), config.requests_max.min(affordable_requests(&config))));
     let trace = Arc::new(Trace::new(Arc::new(Retry::new(limit, retry))));
     check(&s3, &config.root).await.map_err(|error| advice(&error, &endpoint))?;
 
@@ -126,6 +130,11 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     connections.close();
     connections.wait().await;
     report(&unsaved)
+}
+
+fn affordable_requests(config: &config::Mount) -> NonZeroUsize {
+    let affordable = usize::try_from(config.memory_bytes_max / BYTES_PER_REQUEST).unwrap_or(usize::MAX);
+    NonZeroUsize::new(affordable).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn open_cache(cache: &config::Cache, endpoint: &str) -> Result<DiskCache, String> {

@@ -16,6 +16,7 @@ use dreamfs::store::retry::{Retry, RetryConfig};
 use dreamfs::store::{BucketName, Condition, Key, Location, ObjectHeaders, Store};
 use tempfile::TempDir;
 
+use crate::harness::link::Link;
 use crate::harness::{How, Kind, Mount, Rig, on, sh_in, wait_for};
 
 const MIB: u64 = 1 << 20;
@@ -86,22 +87,34 @@ async fn bytes_are_right_whatever_breaks() {
     }
 }
 
-/// A GET that brings nothing for 20 s costs the reader less than eight, and is counted.
+/// Bodies that break at every so many bytes, each of them, until the reader has all.
+#[tokio::test(start_paused = true)]
+async fn bodies_may_be_cut_anywhere() {
+    for after_bytes in (1..MIB).step_by(9973) {
+        let failure = Failure::CutBody(after_bytes);
+        let rule = Rule { operation: Some("GetObject"), when: When::Chance(0.5), failure };
+        let stand = Stand::new(64 * MIB, vec![rule]).await;
+        let file = stand.file("f", MIB + 77).await;
+        check(&file, 0..128 * KIB).await;
+        check(&file, 128 * KIB..MIB + 77).await;
+    }
+}
+
+/// A GET that brings nothing for 20 s, from its start or in its middle, costs the reader less than eight, and is
+/// counted.
 #[tokio::test(start_paused = true)]
 async fn a_stalled_get_gets_a_rival() {
-    for nth in 1..=4 {
-        let rule = Rule {
-            operation: Some("GetObject"),
-            when: When::Nth(nth),
-            failure: Failure::Slow(Duration::from_secs(20)),
-        };
+    let delay = Duration::from_secs(20);
+    let failures = [Failure::Slow(delay), Failure::StallBody(0, delay), Failure::StallBody(100_000, delay)];
+    for (failure, nth) in failures.into_iter().flat_map(|failure| (1..=4).map(move |nth| (failure, nth))) {
+        let rule = Rule { operation: Some("GetObject"), when: When::Nth(nth), failure };
         let stand = Stand::new(64 * MIB, vec![rule]).await;
         let file = stand.file("f", 16 * MIB).await;
         let began = tokio::time::Instant::now();
         for at in 0..16 {
             check(&file, at * MIB..(at + 1) * MIB).await;
         }
-        assert!(began.elapsed() < Duration::from_secs(8), "GET {nth} stalled: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(8), "GET {nth}, {failure:?}: {:?}", began.elapsed());
         assert_eq!(stand.data.cache().counters().hedges.load(Ordering::Relaxed), 1);
     }
 }
@@ -160,6 +173,39 @@ async fn many_readers_share_little_memory() {
         }
     });
     futures_util::future::join_all(readers).await;
+}
+
+/// A file that is read here and there is brought in once, and stays while it is open and memory is not short.
+#[tokio::test(start_paused = true)]
+async fn a_hot_file_stays_in_memory() {
+    let rule =
+        Rule { operation: Some("GetObject"), when: When::Chance(1.0), failure: Failure::Slow(Duration::from_secs(1)) };
+    let stand = Stand::new(16 * MIB, vec![rule]).await;
+    let file = stand.file("f", 16 * MIB).await;
+    for at in 0..16 {
+        let at = (at * 7 % 16 * MIB) + 64 * KIB;
+        check(&file, at..at + 64 * KIB).await;
+    }
+    assert!(!file.take_hot(MIB), "more than there is room for");
+    assert!(file.take_hot(64 * MIB) && !file.take_hot(64 * MIB), "told once");
+    let mut offset = 0;
+    while let Some(bytes) = file.read_through(offset).await.expect("read") {
+        offset += bytes.len() as u64;
+    }
+    file.end_bringing_in().await;
+    assert_eq!(offset, 16 * MIB);
+    let gets = stand.fault.calls("GetObject");
+    for _ in 0..2 {
+        for at in [7, 200, 3, 111, 255, 0] {
+            check(&file, at * 64 * KIB..(at + 1) * 64 * KIB).await;
+        }
+    }
+    assert_eq!(stand.fault.calls("GetObject"), gets);
+    check(&stand.file("other", 2 * MIB).await, 0..2 * MIB).await;
+    check(&file, 0..64 * KIB).await;
+    stand.data.close().await;
+    drop(file);
+    assert_eq!(stand.data.budget().used_bytes(), 0, "given back with the file");
 }
 
 /// An object that another client replaces or deletes while it is read: what is read on is ESTALE, never other bytes.
@@ -228,4 +274,78 @@ fn contents_on_disk_outlive_the_mount() {
     let third = mount();
     let cost = third.cost(|| drop(third.sh(&same)));
     assert!(cost.contains_key("GetObject"), "{cost:?}");
+}
+
+/// A zipped folder of photographs, a film: what is fetched for a look at them is little more than what is looked at.
+#[test]
+fn a_look_at_large_files_fetches_little() {
+    let Some(rig) = Rig::start(Kind::Embedded, "a_look_at_large_files_fetches_little") else { return };
+    let bucket = rig.bucket();
+    let local = TempDir::new().expect("room");
+    let zip = "import os, zipfile\nwith zipfile.ZipFile('photos.zip', 'w') as z:\n for n in range(500): z.writestr(f'photo{n}.jpg', os.urandom(100_000))";
+    sh_in(local.path(), &format!("python3 -c \"{zip}\"; cp photos.zip film"));
+    Mount::new(&rig, Some(&bucket)).sh(&format!("cp {}/* .", local.path().display()));
+    let play = "f = open('film', 'rb')\nf.read(1 << 20)\nfor at in (30, 10, 40):\n f.seek(at << 20)\n for _ in range(64): f.read(1 << 16)";
+    // The least that is fetched at a place: half of what an open brings of a large file's beginning.
+    let grain_bytes = 128 * KIB;
+    for (line, looked_at_bytes, places) in [
+        // It reads seven MiB at each end.
+        ("file photos.zip".to_owned(), 14 * MIB, 2),
+        ("head -c 3000000 film > /dev/null".to_owned(), 3_000_000, 1),
+        ("tail -c 1000 film > /dev/null".to_owned(), 1000, 2),
+        ("unzip -l photos.zip | tail -n 1 | grep '500 files'".to_owned(), 64 * KIB, 3),
+        (format!("python3 -c \"{play}\""), 13 * MIB, 4),
+    ] {
+        let mount = Mount::new(&rig, Some(&bucket));
+        mount.sh(&line);
+        let fetched = || mount.status()["reading"]["fetched_bytes"].as_u64().expect("a number");
+        let at_most = 2 * (looked_at_bytes + places * grain_bytes);
+        assert!((1..=at_most).contains(&fetched()), "{line}: {} of {at_most} bytes fetched", fetched());
+    }
+}
+
+/// Connections that are reset in the middle of an answer, sooner or later each of them.
+#[test]
+fn reset_connections_cost_no_byte() {
+    let Some(rig) = Rig::start(Kind::Embedded, "reset_connections_cost_no_byte") else { return };
+    let bucket = rig.bucket();
+    let local = TempDir::new().expect("room");
+    sh_in(local.path(), "head -c 40000000 /dev/urandom > f");
+    let source = local.path().join("f").display().to_string();
+    Mount::new(&rig, Some(&bucket)).sh(&format!("cp {source} f"));
+    let link = Link::new(&rig.endpoint, |number| Some(100_000 + number * 777_777 % 3_000_000));
+    let mount = Mount::new(&Rig::at(link.endpoint()), Some(&bucket));
+    mount.sh(&format!("cmp f {source}"));
+    assert!(link.resets() > 5, "{} connections were reset", link.resets());
+}
+
+/// Two mounts on one cache folder, one of whose files is cut short, and then a folder that is full: all is read right,
+/// and what is wrong is said once.
+#[test]
+fn a_shared_damaged_or_full_cache_is_only_slower() {
+    let Some(rig) = Rig::start(Kind::Embedded, "a_shared_damaged_or_full_cache_is_only_slower") else { return };
+    let bucket = rig.bucket();
+    let local = TempDir::new().expect("room");
+    let cache = local.path().join("cache");
+    std::fs::create_dir(&cache).expect("room");
+    sh_in(local.path(), "head -c 30000000 /dev/urandom > f");
+    let source = local.path().join("f").display().to_string();
+    Mount::new(&rig, Some(&bucket)).sh(&format!("cp {source} f"));
+    let same = format!("cmp f {source}");
+    let flags = ["--cache", cache.to_str().expect("UTF-8")];
+    let mount = || Mount::with(&rig, &How { bucket: Some(&bucket), flags: &flags, ..How::default() });
+    let (mut one, mut two) = (mount(), mount());
+    std::thread::scope(|scope| [&one, &two].into_iter().for_each(|mount| drop(scope.spawn(|| mount.sh(&same)))));
+    assert!(one.umount().2 && two.umount().2);
+    sh_in(&cache, "truncate -s 12345678 contents/*/*.data");
+    let damaged = mount();
+    damaged.sh(&same);
+    assert_eq!(damaged.log().matches("fetched again from the store").count(), 1, "{}", damaged.log());
+    drop(damaged);
+    sh_in(local.path(), "rm -r cache; mkdir cache; mount -t tmpfs -o size=16m tmpfs cache");
+    let full = mount();
+    let told = full.try_sh(&same);
+    drop(full);
+    sh_in(local.path(), "umount cache");
+    assert_eq!(told, (0, String::new()));
 }

@@ -83,6 +83,16 @@ impl<B> Blocks<B> {
         }
     }
 
+    /// Takes all blocks of a version out that `may` go.
+    pub fn remove_version(&mut self, version: u64, may: impl Fn(&B) -> bool) {
+        let of_version = self.by_place.range((version, 0)..=(version, u64::MAX));
+        let gone: Vec<Place> = of_version.filter(|(_, held)| may(&held.block)).map(|(place, _)| *place).collect();
+        for place in gone {
+            self.by_place.remove(&place);
+            self.by_age.pop(&place);
+        }
+    }
+
     /// Gives back blocks that `may` go, the longest unused first, until about so many bytes are
     /// free; answers the ranges' lengths and the blocks.
     pub fn evict(&mut self, bytes: u64, may: impl Fn(&B) -> bool) -> Vec<(u64, Arc<B>)> {
@@ -121,6 +131,18 @@ mod tests {
         blocks.covering(1, 5);
         let order: Vec<u64> = (0..4).flat_map(|_| blocks.evict(1, |_| true)).map(|(_, block)| *block).collect();
         assert_eq!(order, [10, 20, 30, 0]);
+    }
+
+    #[test]
+    fn one_versions_blocks_go_and_others_stay() {
+        let mut blocks = Blocks::default();
+        for (version, start) in [(1, 0), (2, 0), (2, 10), (2, 20), (3, 0)] {
+            blocks.insert(version, start..start + 10, Arc::new(start));
+        }
+        blocks.remove_version(2, |block| *block != 10);
+        assert_eq!(blocks.gaps(2, &(0..30)), [0..10, 20..30]);
+        let order: Vec<u64> = (0..4).flat_map(|_| blocks.evict(1, |_| true)).map(|(_, block)| *block).collect();
+        assert_eq!(order, [0, 10, 0]);
     }
 
     #[test]

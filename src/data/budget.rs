@@ -17,8 +17,17 @@ const ALLOCATOR_SETTINGS: [(libc::c_int, libc::c_int); 3] =
 /// How long a claim waits before it asks holders again.
 const SHRINK_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// For whom memory is asked back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// For something that could be useful: what was fetched for others and not yet read stays.
+    Spare,
+    /// For somebody who waits.
+    Waiting,
+}
+
 /// Asks holders to give back about so many bytes.
-type Shrink = Box<dyn Fn(u64) + Send + Sync>;
+type Shrink = Box<dyn Fn(u64, Need) + Send + Sync>;
 
 /// A budget of bytes. Cheap to clone.
 #[derive(Clone)]
@@ -50,7 +59,7 @@ impl Budget {
     }
 
     /// Sets who gives memory back when it runs out. Once.
-    pub fn on_shortage(&self, shrink: impl Fn(u64) + Send + Sync + 'static) {
+    pub fn on_shortage(&self, shrink: impl Fn(u64, Need) + Send + Sync + 'static) {
         // A second holder would replace the first: there is one cache.
         let _ = self.shrink.set(Box::new(shrink));
     }
@@ -59,13 +68,17 @@ impl Budget {
         u32::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX).min(self.pages_max)
     }
 
-    /// Claims bytes if there are any left, after asking the cache to shrink.
+    /// Claims bytes if there are any left, after asking the cache to give back what has served.
     pub fn try_claim(&self, bytes: u64) -> Option<Claim> {
+        self.claim_now(bytes, Need::Spare)
+    }
+
+    fn claim_now(&self, bytes: u64, need: Need) -> Option<Claim> {
         let pages = self.pages(bytes);
         let claim = || self.pages.clone().try_acquire_many_owned(pages).ok();
         let first = claim();
         let permits = first.or_else(|| {
-            self.shrink.get().iter().for_each(|shrink| shrink(bytes));
+            self.shrink.get().iter().for_each(|shrink| shrink(bytes, need));
             claim()
         })?;
         Some(Claim { pages: permits })
@@ -73,7 +86,7 @@ impl Budget {
 
     /// Claims bytes, waiting for them. More than the whole budget is the whole budget.
     pub async fn claim(&self, bytes: u64) -> Claim {
-        if let Some(claim) = self.try_claim(bytes) {
+        if let Some(claim) = self.claim_now(bytes, Need::Waiting) {
             return claim;
         }
         let waiting = self.pages.clone().acquire_many_owned(self.pages(bytes));
@@ -83,7 +96,7 @@ impl Budget {
             if let Ok(permits) = tokio::time::timeout(SHRINK_AGAIN, &mut waiting).await {
                 return Claim { pages: permits.expect("the semaphore is never closed") };
             }
-            self.shrink.get().iter().for_each(|shrink| shrink(bytes));
+            self.shrink.get().iter().for_each(|shrink| shrink(bytes, Need::Waiting));
         }
     }
 
@@ -119,7 +132,7 @@ mod tests {
         let budget = Budget::new(1 << 20);
         let held: Arc<Mutex<Vec<Claim>>> = Arc::default();
         let holder = held.clone();
-        budget.on_shortage(move |_| drop(holder.lock().expect("unpoisoned").pop()));
+        budget.on_shortage(move |_, _| drop(holder.lock().expect("unpoisoned").pop()));
         let first = budget.claim(1 << 20).await;
         held.lock().expect("unpoisoned").push(first);
         assert_eq!(budget.used_bytes(), 1 << 20);

@@ -10,13 +10,14 @@ use super::budget::Claim;
 /// The size of a buffer that is kept for the next user. Others come from the allocator and go back to it.
 pub const BUFFER_BYTES: usize = 1 << 20;
 
-/// Buffers that are kept unused at most.
-const SPARE_MAX: usize = 16;
+/// The part of the memory that spare buffers may take besides it.
+const SPARE_SHARE: u64 = 16;
 
 /// The spare buffers. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Buffers {
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    spare_max: usize,
 }
 
 /// Bytes together with the memory that is claimed for them.
@@ -39,6 +40,12 @@ impl Drop for Held {
 }
 
 impl Buffers {
+    /// None yet; in time as many as go with so much memory for content.
+    pub fn new(memory_bytes_max: u64) -> Self {
+        let spare_max = (memory_bytes_max / SPARE_SHARE) as usize / BUFFER_BYTES;
+        Buffers { spare: Arc::default(), spare_max }
+    }
+
     /// An empty buffer with room for exactly so many bytes.
     pub fn take(&self, length: usize) -> Vec<u8> {
         let spare = (length == BUFFER_BYTES).then(|| self.spare.lock().expect("no panic under this lock").pop());
@@ -50,7 +57,7 @@ impl Buffers {
         if buffer.capacity() == BUFFER_BYTES {
             buffer.clear();
             let mut spare = self.spare.lock().expect("no panic under this lock");
-            if spare.len() < SPARE_MAX {
+            if spare.len() < self.spare_max {
                 spare.push(buffer);
             }
         }
@@ -69,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_buffer_and_its_claim_come_back_with_the_last_user() {
-        let (budget, buffers) = (Budget::new(8 << 20), Buffers::default());
+        let (budget, buffers) = (Budget::new(16 << 20), Buffers::new(16 << 20));
         let claim = budget.try_claim(BUFFER_BYTES as u64).expect("room");
         let mut buffer = buffers.take(BUFFER_BYTES);
         let place = buffer.as_ptr();
@@ -86,9 +93,9 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_are_worth_it() {
-        let buffers = Buffers::default();
-        (0..SPARE_MAX * 2).for_each(|_| buffers.give_back(Vec::with_capacity(BUFFER_BYTES)));
+        let buffers = Buffers::new(64 << 20);
+        (0..9).for_each(|_| buffers.give_back(Vec::with_capacity(BUFFER_BYTES)));
         buffers.give_back(Vec::with_capacity(100));
-        assert_eq!(buffers.spare.lock().expect("unpoisoned").len(), SPARE_MAX);
+        assert_eq!(buffers.spare.lock().expect("unpoisoned").len(), 4);
     }
 }

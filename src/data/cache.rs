@@ -2,7 +2,7 @@
 //!
 //! A byte is fetched once however many wait for it. What a reader needs waits for memory; what is fetched ahead of it
 //! does without when there is none. A block of which every byte was read has served and goes at once: the kernel's page
-//! cache has it now, and its buffer is warm for the next one.
+//! cache has it now, and its buffer is warm for the next one. Only what is read here and there, and fits, stays.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +17,11 @@ use crate::error::{Error, Meaning, Result};
 use crate::store::{ObjectHead, Store};
 
 use super::blocks::Blocks;
-use super::budget::Budget;
+use super::budget::{Budget, Need};
 use super::buffers::{BUFFER_BYTES, Buffers};
 use super::disk::DiskCache;
 use super::pace::Pace;
-use super::readahead::{FIRST_BYTES, WHOLE_BYTES_MAX};
+use super::readahead::{self, FIRST_BYTES, WHOLE_BYTES_MAX};
 use super::{Stored, version_error};
 
 /// The longest block: one FUSE request, so that its reply is a slice of one block.
@@ -29,6 +29,9 @@ pub(super) const BLOCK_BYTES: u64 = BUFFER_BYTES as u64;
 
 /// The part of the memory that windows may take: the rest is for what readers need at once, and for parts going up.
 const WINDOWS_SHARE: (u64, u64) = (3, 4);
+
+/// How far the kernel reads ahead in a mount unless told otherwise (VM_READAHEAD_PAGES).
+const KERNEL_AHEAD_BYTES: u64 = 128 << 10;
 
 /// How a block stands.
 #[derive(Clone)]
@@ -53,10 +56,14 @@ impl Block {
         Arc::new(Block { state: watch::Sender::new(state), read_bytes: AtomicU64::new(0) })
     }
 
-    /// Counts bytes that were read of it; answers whether that is as many as it has.
-    fn has_served(&self, covered: &Range<u64>, from: u64, to: u64) -> bool {
+    /// Counts bytes that were read of it; answers whether it has done its work with them.
+    fn has_served(&self, stored: &Stored, covered: &Range<u64>, from: u64, to: u64) -> bool {
         let read_bytes = self.read_bytes.fetch_add(to - from, Ordering::Relaxed) + to - from;
-        read_bytes >= covered.end - covered.start
+        !stored.hot.load(Ordering::Relaxed) && read_bytes >= covered.end - covered.start
+    }
+
+    fn was_read(&self) -> bool {
+        self.read_bytes.load(Ordering::Relaxed) > 0
     }
 
     /// Whether it may be given back: it is here, and nobody is waiting to take bytes of it.
@@ -97,6 +104,8 @@ pub(super) struct Inner {
     blocks: Mutex<Blocks<Block>>,
     /// Files that are read forward now: they share the memory.
     readers: AtomicU64,
+    /// How far the kernel reads ahead on its own.
+    kernel_ahead_bytes: AtomicU64,
 }
 
 /// The cache. Cheap to clone.
@@ -122,17 +131,18 @@ impl Cache {
             budget: budget.clone(),
             counters: Counters::default(),
             pace: Mutex::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers::new(budget.bytes_max()),
             disk,
             tracker,
             runtime: Handle::current(),
             blocks: Mutex::default(),
             readers: AtomicU64::new(0),
+            kernel_ahead_bytes: AtomicU64::new(KERNEL_AHEAD_BYTES),
         });
         let shrinking = Arc::downgrade(&inner);
-        budget.on_shortage(move |bytes| {
+        budget.on_shortage(move |bytes, need| {
             if let Some(inner) = shrinking.upgrade() {
-                inner.shrink(bytes);
+                inner.shrink(bytes, need);
             }
         });
         Cache { inner }
@@ -163,6 +173,17 @@ impl Cache {
         let readers = self.inner.readers.load(Ordering::Relaxed).max(1);
         let share = self.inner.budget.bytes_max() * WINDOWS_SHARE.0 / WINDOWS_SHARE.1 / readers;
         self.pace().window_bytes_max().min(share)
+    }
+
+    /// How far ahead of one reader is fetched.
+    pub fn readahead_limits(&self) -> readahead::Limits {
+        let kernel_bytes_max = self.inner.kernel_ahead_bytes.load(Ordering::Relaxed);
+        readahead::Limits { window_bytes_max: self.window_bytes_max(), kernel_bytes_max }
+    }
+
+    /// The kernel reads so far ahead on its own from now on.
+    pub fn set_kernel_ahead(&self, bytes: u64) {
+        self.inner.kernel_ahead_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether a version's first byte is here or on its way.
@@ -226,7 +247,7 @@ impl Cache {
         let (covered, block) =
             blocks.covering(stored.id, range.start).filter(|(covered, _)| covered.end >= range.end)?;
         let BlockState::Here(bytes) = block.state.borrow().clone() else { return None };
-        if block.has_served(&covered, range.start, range.end) {
+        if block.has_served(stored, &covered, range.start, range.end) {
             blocks.remove(stored.id, covered.start, &block);
         }
         Some(bytes.slice((range.start - covered.start) as usize..(range.end - covered.start) as usize))
@@ -282,7 +303,7 @@ impl Cache {
             let state = state.wait_for(|state| !matches!(state, BlockState::Coming)).await;
             return match state.map(|state| state.clone()) {
                 Ok(BlockState::Here(bytes)) => {
-                    if block.has_served(&covered, at, range.end.min(covered.end)) {
+                    if block.has_served(stored, &covered, at, range.end.min(covered.end)) {
                         self.blocks().remove(stored.id, covered.start, &block);
                     }
                     Ok((covered, bytes))
@@ -291,6 +312,16 @@ impl Cache {
                 Ok(BlockState::Coming) | Err(_) => Err(Error::new(Meaning::Io, "a fetch was given up")),
             };
         }
+    }
+
+    /// All of a version is about to be read through: its blocks stay from now on, if there is room for them.
+    pub fn keep_blocks(&self, stored: &Stored) {
+        stored.hot.store(stored.version.size_bytes <= self.inner.budget.bytes_max(), Ordering::Relaxed);
+    }
+
+    /// Gives back what is held of a version that nobody can read any more.
+    pub fn forget(&self, stored: &Stored) {
+        self.blocks().remove_version(stored.id, Block::is_idle);
     }
 
     /// Waits until what came is kept on disk, or given up.
@@ -302,9 +333,10 @@ impl Cache {
 }
 
 impl Inner {
-    fn shrink(&self, bytes: u64) {
-        let gone = self.blocks.lock().expect("no panic under this lock").evict(bytes, Block::is_idle);
-        let unread = gone.iter().filter(|(_, block)| block.read_bytes.load(Ordering::Relaxed) == 0);
+    fn shrink(&self, bytes: u64, need: Need) {
+        let may = |block: &Block| block.is_idle() && (need == Need::Waiting || block.was_read());
+        let gone = self.blocks.lock().expect("no panic under this lock").evict(bytes, may);
+        let unread = gone.iter().filter(|(_, block)| !block.was_read());
         self.counters.wasted_bytes.fetch_add(unread.map(|(length, _)| length).sum(), Ordering::Relaxed);
     }
 }

@@ -82,7 +82,7 @@ impl Fetch {
         // Bytes that the stream in use brings a second time.
         let mut surplus = 0;
         let mut rival: Option<(u64, BoxStream<'static, Result<Piece>>)> = None;
-        let mut look = (began + STALL, self.missing.start);
+        let (mut look, mut brought_at) = ((began + STALL, self.missing.start), began);
         while !self.missing.is_empty() {
             let piece = tokio::select! {
                 biased;
@@ -93,9 +93,10 @@ impl Fetch {
                     (pieces, surplus) = (stream, self.missing.start - start);
                     piece
                 }
-                () = sleep_until(look.0) => {
-                    let brought = self.missing.start - look.1;
-                    look = (look.0 + STALL, self.missing.start);
+                () = sleep_until(look.0.min(brought_at + STALL)) => {
+                    let now = Instant::now();
+                    let brought = if now >= brought_at + STALL { 0 } else { self.missing.start - look.1 };
+                    (look, brought_at) = ((now + STALL, self.missing.start), now);
                     // One rival for each place where it stalls: time limits must come to their end.
                     if hedged_at != Some(self.missing.start) && self.cache.pace().is_slow(brought, STALL) {
                         log::debug!("{}: a GET stalls, another is sent", self.stored.version.location);
@@ -109,7 +110,8 @@ impl Fetch {
             match piece {
                 Some(Ok(Piece::Head(told))) => head.take().map_or((), |head| drop(head.send(Ok(*told)))),
                 Some(Ok(Piece::Bytes(mut bytes))) => {
-                    first_byte.get_or_insert_with(Instant::now);
+                    brought_at = Instant::now();
+                    first_byte.get_or_insert(brought_at);
                     let skipped = (bytes.len() as u64).min(surplus);
                     surplus -= skipped;
                     self.take(bytes.split_off(skipped as usize), Origin::Store);

@@ -57,8 +57,8 @@ pub(super) struct State {
     pub(super) readahead: Readahead,
     /// Its share of the memory for windows, once it is read forward.
     pub(super) place: Option<ReaderPlace>,
-    /// How long readers that jump have waited for single pieces.
-    pub(super) waited: Duration,
+    /// How long readers that jump have waited for single pieces, and for how many.
+    pub(super) waited: (Duration, u32),
     /// Whether all of it is being brought in because of that.
     pub(super) bringing_in: bool,
 }
@@ -84,7 +84,7 @@ impl File {
             uploading: None,
             readahead: Readahead::default(),
             place: None,
-            waited: Duration::ZERO,
+            waited: (Duration::ZERO, 0),
             bringing_in: false,
         };
         File { data, gate: Default::default(), state: Mutex::new(state) }
@@ -270,6 +270,19 @@ impl File {
                 log::error!("{location}: its unsaved bytes could not be parked: {error}");
                 None
             }
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // Who still reads it, or builds on it, has it too.
+        let mut state = self.lock();
+        state.extents = Extents::default();
+        let stored = state.base.take().and_then(Arc::into_inner);
+        drop(state);
+        if let Some(stored) = stored {
+            self.data.inner.cache.forget(&stored);
         }
     }
 }

@@ -28,7 +28,7 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio_util::task::TaskTracker;
@@ -60,6 +60,8 @@ pub struct Stored {
     /// What it is.
     pub version: Version,
     id: u64,
+    /// Whether its blocks stay after they were read: it is read here and there, and all of it fits in memory.
+    hot: AtomicBool,
     /// All of its bytes on disk, once they are there and checked.
     whole: OnceLock<std::fs::File>,
 }
@@ -67,7 +69,8 @@ pub struct Stored {
 impl Stored {
     fn new(version: Version) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Stored { version, id: NEXT.fetch_add(1, Ordering::Relaxed), whole: OnceLock::new() }
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Stored { version, id, hot: AtomicBool::new(false), whole: OnceLock::new() }
     }
 }
 

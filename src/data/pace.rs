@@ -26,6 +26,9 @@ const TELLING_BYTES_MIN: u64 = 1 << 20;
 /// A GET that brings so much less than others did is slow.
 const SLOW_FACTOR: f64 = 16.0;
 
+/// A player or an archive reader jumps less often before it goes on forward.
+const HOT_JUMPS_MIN: u32 = 16;
+
 /// What was measured of the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -92,11 +95,12 @@ impl Pace {
 
     /// Whether a file is better brought in whole: its readers have waited longer for single pieces than all of it
     /// would take. Whoever decides so never loses more than twice the time of the best decision (the ski rental
-    /// problem). A file that does not fit is never worth it.
-    pub fn is_hot(&self, waited: Duration, size_bytes: u64, room_bytes: u64) -> bool {
+    /// problem). A few jumps are a look at its directory, however long they took, and a file that does not fit is never
+    /// worth it.
+    pub fn is_hot(&self, waited: Duration, jumps: u32, size_bytes: u64, room_bytes: u64) -> bool {
         let together = self.bytes_per_second * *CONNECTIONS.start() as f64;
         let whole = self.delay.as_secs_f64() + size_bytes as f64 / together;
-        size_bytes <= room_bytes && waited.as_secs_f64() >= whole
+        size_bytes <= room_bytes && jumps >= HOT_JUMPS_MIN && waited.as_secs_f64() >= whole
     }
 }
 
@@ -142,17 +146,18 @@ mod tests {
     fn a_file_is_hot_once_waiting_for_pieces_cost_as_much_as_the_whole() {
         let far = measured(20, 90_000_000);
         let table = [
-            // waited in ms, MiB of the file, MiB of room, hot
-            (100, 256, 1024, false),
-            (700, 256, 1024, false),
-            (800, 256, 1024, true),
-            (60_000, 256, 255, false),
-            (30, 1, 1024, true),
-            (10, 1, 1024, false),
+            // waited in ms, jumps, MiB of the file, MiB of room, hot
+            (100, 100, 256, 1024, false),
+            (700, 100, 256, 1024, false),
+            (800, 100, 256, 1024, true),
+            (60_000, 15, 256, 1024, false),
+            (60_000, 100, 256, 255, false),
+            (30, 16, 1, 1024, true),
+            (10, 16, 1, 1024, false),
         ];
-        for (waited, size, room, hot) in table {
-            let told = far.is_hot(Duration::from_millis(waited), size * MIB, room * MIB);
-            assert_eq!(told, hot, "{waited} ms, {size} MiB in {room} MiB");
+        for (waited, jumps, size, room, hot) in table {
+            let told = far.is_hot(Duration::from_millis(waited), jumps, size * MIB, room * MIB);
+            assert_eq!(told, hot, "{waited} ms, {jumps} jumps, {size} MiB in {room} MiB");
         }
     }
 }

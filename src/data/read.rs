@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
 use crate::error::{Error, Meaning, Result};
 use crate::store::ObjectHead;
@@ -39,8 +40,7 @@ impl State {
     /// The same, and how far a reader who has to wait for it should have it fetched.
     fn wanted(&mut self, range: &Range<u64>, cache: &Cache) -> Option<(Arc<Stored>, Range<u64>, Wanted)> {
         let (stored, range) = self.unchanged(range)?;
-        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
-        let wanted = self.readahead.wanted(&range, size_bytes, window_bytes_max, |_| false);
+        let wanted = self.readahead.wanted(&range, stored.version.size_bytes, cache.readahead_limits(), |_| false);
         if !wanted.ahead.is_empty() && self.place.is_none() {
             self.place = Some(cache.take_place());
         }
@@ -77,9 +77,8 @@ impl File {
         }
         let (stored, range) = state.unchanged(&range)?;
         let bytes = cache.ready(&stored, &range)?;
-        let (size_bytes, window_bytes_max) = (stored.version.size_bytes, cache.window_bytes_max());
-        let has_come = |range| cache.has_come(&stored, range);
-        let wanted = state.readahead.wanted(&range, size_bytes, window_bytes_max, has_come);
+        let (size_bytes, limits) = (stored.version.size_bytes, cache.readahead_limits());
+        let wanted = state.readahead.wanted(&range, size_bytes, limits, |range| cache.has_come(&stored, range));
         drop(state);
         cache.fetch_ahead(&stored, wanted.ahead);
         Some(bytes)
@@ -100,7 +99,9 @@ impl File {
             let began = Instant::now();
             let bytes = self.data.inner.cache.read(&stored, range, wanted.ahead).await?;
             if wanted.jumped {
-                self.lock().waited += began.elapsed();
+                let mut state = self.lock();
+                let (waited, jumps) = state.waited;
+                state.waited = (waited + began.elapsed(), jumps + 1);
             }
             return Ok(bytes);
         }
@@ -133,8 +134,11 @@ impl File {
         let size_bytes = state.extents.size_bytes();
         let hot = !state.bringing_in
             && !state.dirty
-            && self.data.inner.cache.pace().is_hot(state.waited, size_bytes, size_bytes_max);
+            && self.data.inner.cache.pace().is_hot(state.waited.0, state.waited.1, size_bytes, size_bytes_max);
         state.bringing_in |= hot;
+        if let Some(stored) = state.base.as_ref().filter(|_| hot) {
+            self.data.inner.cache.keep_blocks(stored);
+        }
         hot
     }
 
@@ -146,7 +150,7 @@ impl File {
             self.data.inner.cache.find_whole(&stored).await;
         }
         let mut state = self.lock();
-        (state.bringing_in, state.waited) = (false, Duration::ZERO);
+        (state.bringing_in, state.waited) = (false, (Duration::ZERO, 0));
     }
 
     /// The next bytes of a reader who reads all of a clean file; `None` at its end, or if it is not clean.

@@ -1,7 +1,8 @@
 //! What to fetch next. Pure: what was read in, what to fetch out.
 //!
 //! A reader that goes forward is a stream: it gets a window, which doubles while the reader comes near its end before
-//! the bytes do, and is never larger than what the reader has taken so far, so that at most every second byte can turn out to be fetched in vain.
+//! the bytes do, and is never larger than what the reader is sure to have read so far, so that at most every second byte
+//! can turn out to be fetched in vain.
 //! Several streams in one file (players, archives) are told apart. A reader that jumps gets what it asked for.
 
 use std::ops::Range;
@@ -17,6 +18,19 @@ const SLACK_BYTES_MAX: u64 = 8 << 20;
 
 /// Streams that are told apart in one file.
 const STREAMS_MAX: usize = 8;
+
+/// How much of what a stream took may never have been read: the kernel asks for so many of its own windows ahead of its
+/// reader, beginning the next when the reader enters the last, and as much again is to stay unfetched by us.
+const KERNEL_SHARE: u64 = 4;
+
+/// How far ahead of a reader is fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// What one stream may have.
+    pub window_bytes_max: u64,
+    /// The kernel's own read-ahead, which asks us for more than its reader wants.
+    pub kernel_bytes_max: u64,
+}
 
 /// One forward reader.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +61,12 @@ pub struct Wanted {
 }
 
 impl Readahead {
-    /// What of a file of `size_bytes` should be fetched when `range` of it is read. `window_bytes_max` is what one
-    /// stream may have; `is_here` tells whether all of a range has come.
+    /// What of a file of `size_bytes` should be fetched when `range` of it is read; `is_here` tells whether all of a range has come.
     pub fn wanted(
         &mut self,
         range: &Range<u64>,
         size_bytes: u64,
-        window_bytes_max: u64,
+        limits: Limits,
         is_here: impl Fn(Range<u64>) -> bool,
     ) -> Wanted {
         let length = range.end - range.start;
@@ -66,21 +79,19 @@ impl Readahead {
                 let taken_bytes = stream.taken_bytes + length;
                 let next = stream.next.max(range.end);
                 let near = range.start..(next + stream.window_bytes / 2).min(size_bytes);
-                let wider = (stream.window_bytes * 2).max(length).min(taken_bytes);
+                let earned = taken_bytes.saturating_sub(KERNEL_SHARE * limits.kernel_bytes_max);
+                let wider = (stream.window_bytes * 2).max(length).min(earned).max(stream.window_bytes);
                 let window_bytes = if is_here(near) { stream.window_bytes } else { wider };
                 Stream { next, taken_bytes, window_bytes }
             }
             None if range.start == 0 => {
-                let window_bytes = if size_bytes <= WHOLE_BYTES_MAX {
-                    size_bytes
-                } else {
-                    length.max(FIRST_BYTES.saturating_sub(length))
-                };
+                let wanted = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { FIRST_BYTES };
+                let window_bytes = wanted.saturating_sub(length);
                 Stream { next: range.end, taken_bytes: length, window_bytes }
             }
             None => Stream { next: range.end, taken_bytes: length, window_bytes: 0 },
         };
-        let stream = Stream { window_bytes: stream.window_bytes.min(window_bytes_max), ..stream };
+        let stream = Stream { window_bytes: stream.window_bytes.min(limits.window_bytes_max), ..stream };
         if self.streams.len() == STREAMS_MAX {
             self.streams.remove(0);
         }
@@ -97,9 +108,10 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const SIZE: u64 = 1 << 30;
     const WINDOW_MAX: u64 = 64 * MIB;
+    const LIMITS: Limits = Limits { window_bytes_max: WINDOW_MAX, kernel_bytes_max: 128 << 10 };
 
     fn read(reader: &mut Readahead, start: u64, length: u64, here: bool) -> Wanted {
-        reader.wanted(&(start..start + length), SIZE, WINDOW_MAX, |_| here)
+        reader.wanted(&(start..start + length), SIZE, LIMITS, |_| here)
     }
 
     #[test]
@@ -155,10 +167,9 @@ mod tests {
 
     #[test]
     fn beginnings_ends_and_small_files() {
-        let whole =
-            |size: u64| Readahead::default().wanted(&(0..size.min(4096)), size, WINDOW_MAX, |_| false).ahead.end;
+        let whole = |size: u64| Readahead::default().wanted(&(0..size.min(4096)), size, LIMITS, |_| false).ahead.end;
         assert_eq!((whole(100), whole(MIB), whole(SIZE)), (100, MIB, FIRST_BYTES));
         let mut reader = Readahead::default();
-        assert_eq!(reader.wanted(&(SIZE - 100..SIZE), SIZE, WINDOW_MAX, |_| false).ahead, SIZE..SIZE);
+        assert_eq!(reader.wanted(&(SIZE - 100..SIZE), SIZE, LIMITS, |_| false).ahead, SIZE..SIZE);
     }
 }

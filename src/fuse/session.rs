@@ -19,7 +19,7 @@ const THREADS: usize = 4;
 
 /// How far the kernel reads ahead where root mounts: enough that several requests of 1 MiB are under way, and no more,
 /// because a page fault in a mapped file brings as much.
-const READ_AHEAD_KIBIBYTES: u32 = 4096;
+const READ_AHEAD_KIBIBYTES: u32 = 2048;
 
 /// How the kernel is asked to mount.
 #[derive(Clone, Debug)]
@@ -61,10 +61,11 @@ pub fn mount(
     let bridge = Bridge::new(fs.clone(), Handle::current(), tasks.clone(), ended);
     let session = Session::new(bridge, mountpoint, &config(options))?;
     notify::start(session.notifier(), fs, told)?;
-    if host::is_root()
-        && let Err(error) = host::set_read_ahead(mountpoint, READ_AHEAD_KIBIBYTES)
-    {
-        log::info!("the kernel reads ahead as little as by default: {error}");
+    if host::is_root() {
+        match host::set_read_ahead(mountpoint, READ_AHEAD_KIBIBYTES) {
+            Ok(()) => fs.data.cache().set_kernel_ahead(u64::from(READ_AHEAD_KIBIBYTES) << 10),
+            Err(error) => log::info!("the kernel reads ahead as little as by default: {error}"),
+        }
     }
     // Never dropped: after someone else has unmounted us, this version of fuser would unmount whatever lies at the
     // path then. Unmounting is done by `host::unmount`.

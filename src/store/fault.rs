@@ -3,7 +3,7 @@
 //! What must be survived, and is proven by the conformance suite over `retry(fault)`:
 //! * [`Failure::Refuse`], [`Failure::ServerError`] on every request that may be repeated, [`Failure::Refuse`] on all;
 //! * [`Failure::CutBody`] on every GET: the reader gets all bytes, of one version;
-//! * [`Failure::Slow`] for less than the time limit;
+//! * [`Failure::StallBody`] and [`Failure::Slow`] for less than the time limit;
 //! * [`Failure::DoneThenFailed`] on every request that may be repeated.
 //!
 //! What must be reported, never hidden: [`Failure::ServerError`] and [`Failure::DoneThenFailed`] on conditional writes,
@@ -35,6 +35,8 @@ pub enum Failure {
     ServerError,
     /// The body of a GET breaks with [`Kind::Interrupted`] after so many bytes. Other requests pass.
     CutBody(u64),
+    /// The body of a GET stands still after so many bytes, and goes on after this time. Other requests pass.
+    StallBody(u64, Duration),
     /// The request is carried out after this time.
     Slow(Duration),
     /// The request is carried out, and then answered with [`Kind::Interrupted`].
@@ -116,7 +118,7 @@ impl Fault {
                 }
         };
         let failure = rules.iter().find(hits)?.failure;
-        if matches!(failure, Failure::CutBody(_)) && operation != op::GET_OBJECT {
+        if matches!(failure, Failure::CutBody(_) | Failure::StallBody(..)) && operation != op::GET_OBJECT {
             return None;
         }
         *injected += 1;
@@ -143,7 +145,7 @@ impl Fault {
         match failure {
             Failure::Refuse => Err(self.error(Kind::Unreachable, operation)),
             Failure::ServerError => Err(self.error(Kind::ServerError, operation)),
-            Failure::CutBody(_) => request.await,
+            Failure::CutBody(_) | Failure::StallBody(..) => request.await,
             Failure::Slow(delay) => {
                 tokio::time::sleep(delay).await;
                 request.await
@@ -171,6 +173,28 @@ fn cut(body: Body, bytes_left: u64, error: Error) -> Body {
                 Some((Ok(piece), Some((body, bytes_left, error))))
             }
             Err(broken) => Some((Err(broken), None)),
+        }
+    }))
+}
+
+/// Lets `bytes_left` bytes of a body pass, and the rest after a delay.
+fn stall(body: Body, bytes_left: u64, delay: Duration) -> Body {
+    let state = (body, Some(bytes_left), None);
+    Box::pin(stream::unfold(state, move |(mut body, bytes_left, held)| async move {
+        if let Some(held) = held {
+            tokio::time::sleep(delay).await;
+            return Some((Ok(held), (body, None, None)));
+        }
+        match (body.next().await?, bytes_left) {
+            (Ok(mut piece), Some(bytes_left)) if piece.len() as u64 > bytes_left => {
+                let held = piece.split_off(bytes_left as usize);
+                Some((Ok(piece), (body, None, Some(held))))
+            }
+            (Ok(piece), Some(bytes_left)) => {
+                let bytes_left = bytes_left - piece.len() as u64;
+                Some((Ok(piece), (body, Some(bytes_left), None)))
+            }
+            (piece, _) => Some((piece, (body, None, None))),
         }
     }))
 }
@@ -210,6 +234,10 @@ impl Store for Fault {
                 let answer = request.await?;
                 let error = self.error(Kind::Interrupted, op::GET_OBJECT);
                 Ok(ObjectBody { body: cut(answer.body, after_bytes, error), ..answer })
+            }
+            Some(Failure::StallBody(after_bytes, delay)) => {
+                let answer = request.await?;
+                Ok(ObjectBody { body: stall(answer.body, after_bytes, delay), ..answer })
             }
             Some(failure) => self.fail(failure, op::GET_OBJECT, request).await,
             None => request.await,

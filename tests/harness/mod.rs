@@ -1,6 +1,8 @@
 //! Stores to test against, mounts of them, and the tools that work in those. Nothing is left behind: every guard here
 //! takes down what it started, also when a test panics.
 
+pub mod link;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -48,7 +50,7 @@ impl Rig {
     pub fn start(kind: Kind, test: &str) -> Option<Rig> {
         match kind {
             Kind::Rgw => match std::env::var("DREAMFS_TEST_RGW") {
-                Ok(endpoint) => Some(Rig { endpoint, server: None }),
+                Ok(endpoint) => Some(Rig::at(endpoint)),
                 Err(_) => {
                     assert!(std::env::var("CI").is_err(), "{test}: CI must have an RGW");
                     println!("skipped: {test}: no Ceph RGW here (scripts/test starts one)");
@@ -58,6 +60,11 @@ impl Rig {
             Kind::Embedded => Some(Rig::embedded("rgw", &[])),
             Kind::B2 => Some(Rig::embedded("b2", &[])),
         }
+    }
+
+    /// The same store, or another, at this endpoint; it is nobody's to end.
+    pub fn at(endpoint: String) -> Rig {
+        Rig { endpoint, server: None }
     }
 
     /// An embedded server with further arguments.
