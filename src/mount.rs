@@ -178,6 +178,7 @@ fn fs_config(config: &config::Mount, socket: PathBuf) -> fs::Config {
         requests_max: config.requests_max.get(),
         whole_file_bytes_max: host::available_memory_bytes() / WHOLE_FILE_SHARE,
         names_max: usize::try_from(config.memory_bytes_max / 2 / NAME_BYTES).unwrap_or(usize::MAX).max(1000),
+        host_name: host::name(),
         daemon_uid: host::effective_uid(),
         socket,
     }

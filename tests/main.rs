@@ -27,6 +27,9 @@ mod tools;
 /// What two programs, or two clients, see of each other.
 mod sharing;
 
+/// Two clients that write the same names.
+mod conflict;
+
 /// Daemons that die, stores that go away.
 mod crash;
 

@@ -119,6 +119,7 @@ impl World {
             requests_max: 4,
             names_max: how.names_max,
             whole_file_bytes_max: 1 << 30,
+            host_name: "here".to_owned(),
             daemon_uid: CALLER.uid,
             socket: "/nowhere".into(),
         };

@@ -4,10 +4,9 @@
 //! A version is recognized by the metadata that we sent with it, whose times are ours to the nanosecond, and by its
 //! length; never by its ETag alone, which stores that encrypt make up. What carries no times is never recognized.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::error::Result;
 use crate::format::header::Posix;
@@ -18,7 +17,10 @@ use super::{Data, Version};
 
 /// How often a write is sent whose answers say that it may have been carried out, and which was not; where the retries
 /// below do not repeat it.
-pub(super) const SENDS_MAX: u32 = 3;
+pub(super) const SENDS_MAX: u32 = 8;
+
+/// How long is waited before the second of them; each further one waits twice as long as the one before.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the caller of a write that failed waits for a look. If the store takes longer, the next commit looks.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,8 +29,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) to: Location,
+    pub(super) headers: ObjectHeaders,
     size_bytes: u64,
-    metadata: BTreeMap<String, String>,
     /// The content that it replaces. `None` if it keeps the content, or there was none.
     replaces: Option<ETag>,
 }
@@ -38,15 +40,15 @@ impl Attempt {
         let keeps_content = snapshot.extents.as_whole().is_some();
         Attempt {
             to: to.clone(),
+            headers: headers.clone(),
             size_bytes: snapshot.extents.size_bytes(),
-            metadata: headers.metadata.clone(),
             replaces: snapshot.base.clone().filter(|_| !keeps_content),
         }
     }
 
     fn made(&self, head: &ObjectHead) -> bool {
-        Posix::read(&self.metadata).mtime.is_some()
-            && head.headers.metadata == self.metadata
+        Posix::read(&self.headers.metadata).mtime.is_some()
+            && head.headers.metadata == self.headers.metadata
             && head.size_bytes == self.size_bytes
             && self.replaces.as_ref() != Some(&head.etag)
     }
@@ -80,10 +82,14 @@ impl Data {
                 Err(error) => error,
             };
             sent += 1;
-            let Some(kind) = error.store_kind().filter(|kind| kind.may_have_happened()) else { return Err(error) };
+            // A condition that fails at the second time may have been met by the first.
+            let doubtful = |kind: &Kind| kind.may_have_happened() || *kind == Kind::PreconditionFailed && sent > 1;
+            let Some(kind) = error.store_kind().filter(doubtful) else { return Err(error) };
             match timeout(LOOK_TIMEOUT, self.outcome(attempt)).await {
                 Ok(Ok(Some(version))) => return Ok(Written { etag: version.etag, version_id: None }),
-                Ok(Ok(None)) if kind.is_transient() && kind != Kind::TimedOut && sent < sends_max => {}
+                Ok(Ok(None)) if kind.is_transient() && kind != Kind::TimedOut && sent < sends_max => {
+                    sleep(PAUSE * 2u32.pow(sent - 1)).await;
+                }
                 // Of two errors, the one of the write tells more.
                 Ok(Ok(None) | Err(_)) | Err(_) => return Err(error),
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::store::{Condition, Kind, Location, ObjectHeaders};
+use crate::store::{Kind, Location, ObjectHeaders};
 
 use super::attempt::Attempt;
 use super::cache::ReaderPlace;
@@ -19,7 +19,7 @@ use super::extents::{Extent, Extents, Source};
 use super::readahead::Readahead;
 use super::stage::Stage;
 use super::upload::Snapshot;
-use super::{Data, Stored, Version};
+use super::{Data, Replaces, Stored, Version};
 
 /// Bytes brought at a time when a file's content is saved from being removed.
 const PRESERVE_BYTES: u64 = 8 << 20;
@@ -174,17 +174,20 @@ impl File {
 
     /// Stores the present content under `to` with these headers, by the cheapest plan; also for a clean file, whose
     /// headers changed. Writers wait, readers go on. After an error the file is as dirty and as readable as before.
-    pub async fn commit(&self, to: &Location, headers: &ObjectHeaders, condition: &Condition) -> Result<Version> {
+    pub async fn commit(&self, to: &Location, headers: &ObjectHeaders, replaces: Replaces) -> Result<Version> {
         let _gate = self.gate.lock().await;
         self.settle().await?;
-        let snapshot = {
+        let (snapshot, condition) = {
             let mut state = self.lock();
+            let seen = state.base.as_ref().map(|stored| (&stored.version.location, &stored.version.etag));
+            let condition = replaces.condition(seen, to);
             let stored_bytes = Arc::<AtomicU64>::default();
             state.uploading = Some((stored_bytes.clone(), state.extents.size_bytes()));
             let base = state.base.as_ref().map(|stored| stored.version.etag.clone());
-            Snapshot { extents: state.extents.clone(), stage: state.stage.clone(), base, stored_bytes }
+            let stage = state.stage.clone();
+            (Snapshot { extents: state.extents.clone(), stage, base, stored_bytes }, condition)
         };
-        let result = self.data.store_snapshot(&snapshot, to, headers, condition).await;
+        let result = self.data.store_snapshot(&snapshot, to, headers, &condition).await;
         let mut state = self.lock();
         state.uploading = None;
         match result {

@@ -2,8 +2,8 @@
 //!
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
 //! and has `fetch` fill them, from [`disk`] or by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is
-//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does; `attempt` finds out what became of a write
-//! whose answer was lost. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
+//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, under a `condition`; `attempt` finds out what
+//! became of a write whose answer was lost. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
 //! `readahead` and `pace` are pure.
 
 mod attempt;
@@ -11,6 +11,7 @@ pub mod blocks;
 pub mod budget;
 pub mod buffers;
 pub mod cache;
+mod condition;
 pub mod disk;
 pub mod extents;
 mod fetch;
@@ -41,6 +42,7 @@ use cache::Cache;
 use disk::DiskCache;
 use state::{Leftover, State};
 
+pub use condition::Replaces;
 pub use file::{File, UploadState};
 
 /// A version of an object's content: what a clean file is.
@@ -134,6 +136,8 @@ struct Inner {
     state: State,
     limits: Limits,
     uploads_at_once: usize,
+    /// Whether the store was seen to refuse conditions on writes.
+    conditions_refused: AtomicBool,
     tracker: TaskTracker,
 }
 
@@ -153,7 +157,9 @@ impl Data {
         let affordable = (config.memory_bytes_max / 2 / config.limits.part_bytes.max(1)).max(1);
         let uploads_at_once = config.uploads_at_once.min(affordable as usize);
         let Config { state, limits, .. } = config;
-        Data { inner: Arc::new(Inner { store, budget, cache, state, limits, uploads_at_once, tracker }) }
+        let conditions_refused = AtomicBool::new(false);
+        let inner = Inner { store, budget, cache, state, limits, uploads_at_once, conditions_refused, tracker };
+        Data { inner: Arc::new(inner) }
     }
 
     /// A new file: empty, never stored, dirty.

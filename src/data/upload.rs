@@ -52,8 +52,7 @@ impl Data {
                 let _claim = self.inner.budget.claim(size_bytes).await;
                 let bytes = self.assemble(snapshot, 0..size_bytes).await?;
                 whole = Some(bytes.clone());
-                let put = || async { Ok(self.inner.store.put(to, bytes.clone(), headers, condition).await?) };
-                self.surely(&attempt, 1, put).await?
+                self.put(&attempt, &bytes, condition).await?
             }
             Plan::Copy(stored) => {
                 let from = self.checked_source(&stored.version, to).await?;
@@ -61,7 +60,7 @@ impl Data {
                 let copy = || async { Ok(self.inner.store.copy(&from, to, &headers).await?) };
                 same_content(&stored.version, self.surely(&attempt, SENDS_MAX, copy).await?)?
             }
-            Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, &attempt, headers, condition).await?,
+            Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, &attempt, condition).await?,
         };
         Ok(Committed { version: Version { location: to.clone(), etag: written.etag, size_bytes }, bytes: whole })
     }
@@ -99,11 +98,10 @@ impl Data {
         snapshot: &Snapshot,
         pieces: &[Piece],
         attempt: &Attempt,
-        headers: &ObjectHeaders,
         condition: &Condition,
     ) -> Result<Written> {
         let to = &attempt.to;
-        let upload_id = self.inner.store.create_upload(to, headers).await?;
+        let upload_id = self.inner.store.create_upload(to, &attempt.headers).await?;
         let (data, location, id) = (self.clone(), to.clone(), upload_id.clone());
         let record = off_worker(move || data.inner.state.record_upload(&location, &id)).await;
         let result = match &record {
@@ -136,8 +134,7 @@ impl Data {
             stream::iter(numbered).map(|(number, piece)| self.send_part(snapshot, piece, to, upload_id, number));
         let mut parts: Vec<Part> = parts.buffer_unordered(self.inner.uploads_at_once).try_collect().await?;
         parts.sort_by_key(|part| part.number);
-        let complete = || async { Ok(self.inner.store.complete_upload(to, upload_id, &parts, condition).await?) };
-        self.surely(attempt, SENDS_MAX, complete).await
+        self.complete(attempt, upload_id, &parts, condition).await
     }
 
     async fn send_part(

@@ -7,9 +7,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::data::UploadState;
+use crate::data::{Replaces, UploadState};
 use crate::error::{Error, Meaning, Result};
-use crate::store::{Condition, Location};
+use crate::store::{Kind, Location};
 use crate::tree::{Ino, Place};
 
 use super::Fs;
@@ -108,14 +108,20 @@ impl Fs {
             // Unlinked while it was open: there is no name to store it under.
             None => return Ok(()),
         };
-        self.commit_to(file, &location).await
+        self.commit_to(file, &location, Replaces::ItsBase).await
     }
 
     /// Stores a file under a key, with the file's lock held.
-    pub(crate) async fn commit_to(&self, file: &OpenFile, location: &Location) -> Result<()> {
+    pub(crate) async fn commit_to(&self, file: &OpenFile, location: &Location, replaces: Replaces) -> Result<()> {
         let headers = self.headers_to_store(file.ino).await?;
         let acl = self.known_acl(file.ino);
-        let version = file.bytes.commit(location, &headers, &Condition::None).await?;
+        let version = match file.bytes.commit(location, &headers, replaces).await {
+            Ok(version) => version,
+            Err(error) if error.store_kind() == Some(Kind::PreconditionFailed) && file.bytes.is_dirty() => {
+                return Err(self.lose_race(file, location, &headers, error).await);
+            }
+            Err(error) => return Err(error),
+        };
         self.stored(file.ino, &version, headers, file.bytes.is_dirty());
         self.finish_acl(acl, location).await
     }

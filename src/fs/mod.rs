@@ -9,7 +9,7 @@
 //! | [`list`] | opendir, readdir, and how a directory is learned from the store |
 //! | [`open`] | open, create's handle, the table of open files |
 //! | [`read`], [`mod@write`] | read; write, truncate, fallocate |
-//! | [`commit`] | flush, fsync, release, drain: when bytes become an object |
+//! | [`commit`] | flush, fsync, release, drain: when bytes become an object; `conflict`: when another client was first |
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
 //! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |
 //! | [`make`], [`remove`], [`rename`], [`link`] | mkdir, mknod, create; unlink, rmdir; rename; symlink, readlink |
@@ -21,6 +21,7 @@
 pub mod acl;
 pub mod attr;
 pub mod commit;
+mod conflict;
 pub mod link;
 pub mod list;
 pub mod lookup;
@@ -90,6 +91,8 @@ pub struct Config {
     pub whole_file_bytes_max: u64,
     /// Names remembered, about.
     pub names_max: usize,
+    /// This machine's name, for what is kept beside another client's version.
+    pub host_name: String,
     /// Who runs the daemon: signed links lend this user's credentials.
     pub daemon_uid: u32,
     /// The daemon's control socket.

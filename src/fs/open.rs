@@ -221,10 +221,14 @@ impl Fs {
             return Err(error);
         }
         let _guard = file.lock.lock().await;
+        if !file.bytes.is_dirty() {
+            match access.write || access.truncate {
+                true => self.confirm(file).await?,
+                false => self.validate(file).await?,
+            }
+        }
         if access.truncate {
             self.empty(file, caller);
-        } else if access.read && !file.bytes.is_dirty() {
-            self.validate(file).await?;
         }
         self.tree.pin(file.ino);
         Ok(())
@@ -298,8 +302,25 @@ impl Fs {
         }
     }
 
+    /// Before the file is changed: asks whether its version is still the one in the store, since only that will be
+    /// replaced. If not, the caller gets ESTALE as from [`Fs::validate`].
+    async fn confirm(&self, file: &OpenFile) -> Result<()> {
+        let Some(version) = file.bytes.version() else { return Ok(()) };
+        match self.store.head(&version.location, None).await {
+            Ok(head) if head.etag == version.etag => {
+                self.learn_head(file.ino, &head);
+                Ok(())
+            }
+            Err(error) if error.kind != Kind::NotFound => Err(error.into()),
+            _ => {
+                self.look_again(file).await?;
+                Err(Error::new(Meaning::Stale, self.path(file.ino)))
+            }
+        }
+    }
+
     /// Another client has replaced or removed the object: the tree learns what its name stands for now.
-    async fn look_again(&self, file: &OpenFile) -> Result<()> {
+    pub(crate) async fn look_again(&self, file: &OpenFile) -> Result<()> {
         let Some(Place::File(location)) = self.tree.place(file.ino) else { return Ok(()) };
         let Some((parent, name)) = self.tree.read(file.ino, |inode| inode.parent_and_name()) else { return Ok(()) };
         match self.store.head(&location, None).await {

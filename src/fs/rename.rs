@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::data::Version;
+use crate::data::{Replaces, Version};
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::{BucketName, Prefix};
 use crate::store::{Acl, AclHeaders, AclTarget, CopyHeaders, Key, ListRequest, ListedObject, Location};
@@ -116,7 +116,7 @@ impl Fs {
         match file.bytes.version() {
             Some(version) => self.move_object(file, &version, to).await?,
             // An object that stayed behind under the new name would come back when that name is moved or removed.
-            None if replaces => self.commit_to(file, to).await?,
+            None if replaces => self.commit_to(file, to, Replaces::Anything).await?,
             // What is not stored yet only changes its name; its bytes come at close.
             None => {}
         }

@@ -69,6 +69,12 @@ pub fn available_memory_bytes() -> u64 {
     kibibytes.unwrap_or(0) << 10
 }
 
+/// This machine's name, of characters that a key can bear anywhere.
+pub fn name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect()
+}
+
 /// Lets the kernel read further ahead in the mount at `path` than the 128 KiB of a bdi's default, so that several
 /// requests are on their way at once (Documentation/ABI/testing/sysfs-class-bdi). Only root may.
 pub fn set_read_ahead(path: &Path, kibibytes: u32) -> io::Result<()> {
