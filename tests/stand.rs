@@ -38,10 +38,12 @@ const BEGIN: Duration = Duration::from_millis(1_700_000_000_250);
 
 /// The limits of S3 at a thousandth of their size: kilobytes are large files here.
 const PART_BYTES_MIN: u64 = 4_000;
+/// A file up to this is one PUT.
+pub const PART_BYTES: usize = 8_000;
 const LIMITS: Limits = Limits {
     put_bytes_max: 5_000_000,
     part_bytes_min: PART_BYTES_MIN,
-    part_bytes: 8_000,
+    part_bytes: PART_BYTES as u64,
     parts_max: 10_000,
     copy_bytes_max: 20_000,
 };

@@ -31,6 +31,8 @@ pub(super) struct Attempt {
     pub(super) to: Location,
     pub(super) headers: ObjectHeaders,
     size_bytes: u64,
+    /// The tag that it must have if it was made, where that is known.
+    pub(super) etag: Option<ETag>,
     /// The content that it replaces. `None` if it keeps the content, or there was none.
     replaces: Option<ETag>,
 }
@@ -42,15 +44,17 @@ impl Attempt {
             to: to.clone(),
             headers: headers.clone(),
             size_bytes: snapshot.extents.size_bytes(),
+            etag: None,
             replaces: snapshot.base.clone().filter(|_| !keeps_content),
         }
     }
 
     fn made(&self, head: &ObjectHead) -> bool {
-        Posix::read(&self.headers.metadata).mtime.is_some()
-            && head.headers.metadata == self.headers.metadata
-            && head.size_bytes == self.size_bytes
-            && self.replaces.as_ref() != Some(&head.etag)
+        self.etag.as_ref() == Some(&head.etag)
+            || Posix::read(&self.headers.metadata).mtime.is_some()
+                && head.headers.metadata == self.headers.metadata
+                && head.size_bytes == self.size_bytes
+                && self.replaces.as_ref() != Some(&head.etag)
     }
 }
 

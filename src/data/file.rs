@@ -18,6 +18,7 @@ use super::cache::ReaderPlace;
 use super::extents::{Extent, Extents, Source};
 use super::readahead::Readahead;
 use super::stage::Stage;
+use super::stream::Stream;
 use super::upload::Snapshot;
 use super::{Data, Replaces, Stored, Version};
 
@@ -50,6 +51,9 @@ pub(super) struct State {
     pub(super) dirty: bool,
     pub(super) written: bool,
     pub(super) failed: Option<String>,
+    /// The upload that was begun before the file was closed, and whether the store refused to begin one.
+    pub(super) stream: Option<Arc<Stream>>,
+    pub(super) stream_refused: bool,
     /// The last commit, if it ended without a clear answer.
     pub(super) unclear: Option<Arc<Attempt>>,
     /// Bytes of the upload under way that have arrived, and of how many.
@@ -66,7 +70,7 @@ pub(super) struct State {
 /// The bytes of a file.
 pub struct File {
     pub(super) data: Data,
-    gate: tokio::sync::Mutex<()>,
+    pub(super) gate: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -80,6 +84,8 @@ impl File {
             stage: None,
             written: false,
             failed: None,
+            stream: None,
+            stream_refused: false,
             unclear: None,
             uploading: None,
             readahead: Readahead::default(),
@@ -138,6 +144,9 @@ impl File {
     pub async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
         let _gate = self.gate.lock().await;
         let range = offset..offset + bytes.len() as u64;
+        if let Some(stream) = self.lock().stream.clone() {
+            stream.outdate(&range);
+        }
         let stage = self.stage().await?;
         stage.write(offset, bytes).await?;
         let mut state = self.lock();
@@ -160,6 +169,15 @@ impl File {
     pub async fn truncate(&self, size_bytes: u64) -> Result<()> {
         let _gate = self.gate.lock().await;
         let mut state = self.lock();
+        let old_bytes = state.extents.size_bytes();
+        if let Some(stream) = state.stream.take() {
+            stream.outdate(&(old_bytes.min(size_bytes)..old_bytes.max(size_bytes)));
+            // Some stores refuse to leave out a part that was sent.
+            match size_bytes < stream.sent_bytes() {
+                true => stream.discard(),
+                false => state.stream = Some(stream),
+            }
+        }
         state.extents.truncate(size_bytes);
         (state.dirty, state.written) = (true, true);
         Ok(())
@@ -170,11 +188,20 @@ impl File {
         let mut state = self.lock();
         state.extents = Extents::default();
         state.dirty = true;
+        if let Some(stream) = state.stream.take() {
+            stream.discard();
+        }
     }
 
     /// Stores the present content under `to` with these headers, by the cheapest plan; also for a clean file, whose
     /// headers changed. Writers wait, readers go on. After an error the file is as dirty and as readable as before.
-    pub async fn commit(&self, to: &Location, headers: &ObjectHeaders, replaces: Replaces) -> Result<Version> {
+    /// Answers what it stored, and with which headers: those with which its upload was begun while it was written.
+    pub async fn commit(
+        &self,
+        to: &Location,
+        headers: &ObjectHeaders,
+        replaces: Replaces,
+    ) -> Result<(Version, ObjectHeaders)> {
         let _gate = self.gate.lock().await;
         self.settle().await?;
         let (snapshot, condition) = {
@@ -187,11 +214,16 @@ impl File {
             let stage = state.stage.clone();
             (Snapshot { extents: state.extents.clone(), stage, base, stored_bytes }, condition)
         };
-        let result = self.data.store_snapshot(&snapshot, to, headers, &condition).await;
+        let streamed = self.commit_stream(&snapshot, to, &condition).await;
+        let (headers, result) = match streamed {
+            Some((headers, result)) => (headers, result),
+            None => (headers.clone(), self.data.store_snapshot(&snapshot, to, headers, &condition).await),
+        };
         let mut state = self.lock();
         state.uploading = None;
         match result {
             Ok(committed) => {
+                state.stream = None;
                 let stored = Arc::new(Stored::new(committed.version.clone()));
                 if let Some(bytes) = committed.bytes {
                     self.data.inner.cache.insert_small(&stored, &bytes);
@@ -199,12 +231,12 @@ impl File {
                 state.extents = Extents::whole(stored.clone());
                 state.base = Some(stored);
                 (state.dirty, state.written, state.failed, state.stage) = (false, false, None, None);
-                Ok(committed.version)
+                Ok((committed.version, headers))
             }
             Err(error) => {
                 state.failed = Some(error.to_string());
                 if error.store_kind().is_some_and(Kind::may_have_happened) {
-                    state.unclear = Some(Arc::new(Attempt::new(&snapshot, to, headers)));
+                    state.unclear = Some(Arc::new(Attempt::new(&snapshot, to, &headers)));
                 }
                 Err(error)
             }
@@ -281,6 +313,9 @@ impl Drop for File {
     fn drop(&mut self) {
         // Who still reads it, or builds on it, has it too.
         let mut state = self.lock();
+        if let Some(stream) = state.stream.take() {
+            stream.discard();
+        }
         state.extents = Extents::default();
         let stored = state.base.take().and_then(Arc::into_inner);
         drop(state);

@@ -2,7 +2,7 @@
 //!
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
 //! and has `fetch` fill them, from [`disk`] or by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is
-//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, under a `condition`; `attempt` finds out what
+//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, or `stream` while it is written, under a `condition`; `attempt` finds out what
 //! became of a write whose answer was lost. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
 //! `readahead` and `pace` are pure.
 
@@ -23,6 +23,7 @@ pub mod readahead;
 mod schedule;
 pub mod stage;
 pub mod state;
+mod stream;
 mod upload;
 mod whole;
 

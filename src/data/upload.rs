@@ -137,7 +137,7 @@ impl Data {
         self.complete(attempt, upload_id, &parts, condition).await
     }
 
-    async fn send_part(
+    pub(super) async fn send_part(
         &self,
         snapshot: &Snapshot,
         piece: Piece,

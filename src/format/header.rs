@@ -76,6 +76,11 @@ impl Posix {
         put("atime", self.atime.map(format_time));
         put("ctime", self.ctime.map(format_time));
     }
+
+    /// Takes the times away: whoever reads the metadata then goes by the store's own.
+    pub fn clear_times(metadata: &mut BTreeMap<String, String>) {
+        metadata.retain(|name, _| !matches!(name.as_str(), "mtime" | "atime" | "ctime"));
+    }
 }
 
 /// Whether a metadata name holds a POSIX attribute, in any spelling, so that it is no extended attribute.

@@ -6,14 +6,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::data::{Replaces, UploadState};
 use crate::error::{Error, Meaning, Result};
-use crate::store::{Kind, Location};
+use crate::format::header::Posix;
+use crate::store::{Kind, Location, ObjectHeaders};
 use crate::tree::{Ino, Place};
 
 use super::Fs;
 use super::open::{Handle, HandleId, OpenFile};
+
+/// Stores tell the time of storing in whole seconds, and their clocks are not ours.
+const STORE_TIME_GRAIN: Duration = Duration::from_secs(2);
+
+/// How much later than its last write a file's time may be, before it is worth another request to say so.
+const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// A file with bytes that the store does not have.
 #[derive(Clone, Debug)]
@@ -113,17 +121,67 @@ impl Fs {
 
     /// Stores a file under a key, with the file's lock held.
     pub(crate) async fn commit_to(&self, file: &OpenFile, location: &Location, replaces: Replaces) -> Result<()> {
-        let headers = self.headers_to_store(file.ino).await?;
+        let mut headers = self.headers_to_store(file.ino).await?;
         let acl = self.known_acl(file.ino);
-        let version = match file.bytes.commit(location, &headers, replaces).await {
-            Ok(version) => version,
+        let dated = self.tree.read(file.ino, |inode| inode.times_set) == Some(true);
+        let undated = file.bytes.is_streaming() && !dated;
+        if undated {
+            Posix::clear_times(&mut headers.metadata);
+        }
+        self.commit_with(file, location, &headers, replaces).await?;
+        if undated {
+            self.take_stored_time(file, location, headers).await?;
+        }
+        self.finish_acl(acl, location).await
+    }
+
+    /// Stores a file with these headers. What went up while it was written may have been begun with others: then the
+    /// object is copied onto itself.
+    async fn commit_with(
+        &self,
+        file: &OpenFile,
+        location: &Location,
+        headers: &ObjectHeaders,
+        replaces: Replaces,
+    ) -> Result<()> {
+        let (version, stored) = match file.bytes.commit(location, headers, replaces).await {
+            Ok(made) => made,
             Err(error) if error.store_kind() == Some(Kind::PreconditionFailed) && file.bytes.is_dirty() => {
-                return Err(self.lose_race(file, location, &headers, error).await);
+                return Err(self.lose_race(file, location, headers, error).await);
             }
             Err(error) => return Err(error),
         };
-        self.stored(file.ino, &version, headers, file.bytes.is_dirty());
-        self.finish_acl(acl, location).await
+        let differ = stored != *headers;
+        self.stored(file.ino, &version, stored, file.bytes.is_dirty());
+        if differ {
+            let (version, stored) = file.bytes.commit(location, headers, Replaces::ItsBase).await?;
+            self.stored(file.ino, &version, stored, file.bytes.is_dirty());
+        }
+        Ok(())
+    }
+
+    /// A file that went up while it was written carries no time of its own: the store's is its time from now on. A
+    /// store that says when the upload began is told better.
+    async fn take_stored_time(&self, file: &OpenFile, location: &Location, headers: ObjectHeaders) -> Result<()> {
+        let Some(version) = file.bytes.version() else { return Ok(()) };
+        let head = self.store.head(location, None).await?;
+        let Some(written) = self.tree.read(file.ino, |inode| inode.attr.mtime) else { return Ok(()) };
+        if head.etag != version.etag || file.bytes.is_dirty() {
+            return Ok(());
+        }
+        if head.modified + STORE_TIME_GRAIN < written || written + LATE_MAX < head.modified {
+            let mut headers = headers;
+            headers.metadata.extend(self.headers_to_store(file.ino).await?.metadata);
+            return self.commit_with(file, location, &headers, Replaces::ItsBase).await;
+        }
+        self.tree.update(file.ino, |inode| {
+            inode.attr.mtime = head.modified;
+            inode.attr.ctime = head.modified;
+            if let Some(object) = &mut inode.object {
+                object.modified = Some(head.modified);
+            }
+        });
+        Ok(())
     }
 
     /// Stores everything that no handle holds open, and answers what could not be stored.

@@ -47,7 +47,7 @@ impl Fs {
         let key = Key::new(&format!("{}.conflict-{}-{time}", location.key, self.config.host_name));
         let failure = match key.map(|key| Location { bucket: location.bucket.clone(), key }) {
             Ok(beside) => match file.bytes.commit(&beside, headers, Replaces::ItsBase).await {
-                Ok(version) => return Some(format!("now {}", version.location)),
+                Ok((version, _)) => return Some(format!("now {}", version.location)),
                 Err(error) => error.to_string(),
             },
             Err(why) => why.to_string(),

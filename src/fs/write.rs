@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use crate::error::{Error, Meaning, Result};
+use crate::format::header::Posix;
+use crate::tree::Place;
 
 use super::attr::clear_set_id;
 use super::open::{HandleId, OpenFile};
@@ -18,7 +20,23 @@ impl Fs {
         let written = bytes.len() as u32;
         file.bytes.write_at(offset, bytes).await?;
         self.note_change(&file, caller);
+        self.send_ahead(&file).await;
         Ok(written)
+    }
+
+    /// A long file goes up while it is written.
+    async fn send_ahead(&self, file: &OpenFile) {
+        // A commit that is under way sends all there is.
+        if file.bytes.wants_stream()
+            && let Ok(_guard) = file.lock.try_lock()
+            && let Some(Place::File(location)) = self.tree.place(file.ino)
+            && let Ok(()) = self.keep_attributes(file.ino).await
+            && let Ok(mut headers) = self.headers_to_store(file.ino).await
+        {
+            Posix::clear_times(&mut headers.metadata);
+            file.bytes.begin_stream(&location, &headers).await;
+        }
+        file.bytes.send_parts().await;
     }
 
     /// Sets the length of a file.

@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
+use md5::{Digest, Md5};
 
 pub use crate::format::acl::{Acl, AclHeaders};
 pub use crate::format::key::{BucketName, Key};
@@ -76,6 +77,16 @@ impl fmt::Display for ETag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The entity tag of an object made of parts: the MD5 of their MD5s, and their number. `None` where the parts' tags are
+/// no MD5s.
+pub fn etag_of_parts(parts: &[Part]) -> Option<ETag> {
+    let mut md5 = Md5::new();
+    for part in parts {
+        md5.update(hex::decode(part.etag.as_str()).ok()?);
+    }
+    Some(ETag::new(&format!("{}-{}", hex::encode(md5.finalize()), parts.len())))
 }
 
 /// What a write demands of the object that it replaces.

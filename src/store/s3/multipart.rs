@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use reqwest::Method;
 
 use super::answer::text;
@@ -11,7 +10,7 @@ use super::client::Client;
 use super::objects::written;
 use super::request::Request;
 use crate::format::xml;
-use crate::store::{Condition, CopySource, ETag, Kind, Location, ObjectHeaders, Part, Result, Written};
+use crate::store::{Condition, CopySource, ETag, Kind, Location, ObjectHeaders, Part, Result, Written, etag_of_parts};
 
 pub(super) async fn create(client: &Client, location: &Location, headers: &ObjectHeaders) -> Result<String> {
     let request = Request::object("CreateMultipartUpload", Method::POST, location).query("uploads", "");
@@ -77,16 +76,7 @@ pub(super) async fn complete(
     if let Err(why) = told("Key") {
         return Err(request.error(Kind::Malformed, why.to_string()));
     }
-    written(&request, &headers, told("ETag").ok().or_else(|| etag_of_parts(parts)))
-}
-
-/// The entity tag of an object made of parts: the MD5 of their MD5s, and their number.
-fn etag_of_parts(parts: &[Part]) -> Option<String> {
-    let mut md5 = Md5::new();
-    for part in parts {
-        md5.update(hex::decode(part.etag.as_str()).ok()?);
-    }
-    Some(format!("{}-{}", hex::encode(md5.finalize()), parts.len()))
+    written(&request, &headers, told("ETag").ok().or_else(|| etag_of_parts(parts).map(|etag| etag.to_string())))
 }
 
 pub(super) async fn abort(client: &Client, location: &Location, upload_id: &str) -> Result<()> {
