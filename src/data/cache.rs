@@ -314,6 +314,14 @@ impl Cache {
         }
     }
 
+    /// A copy of bytes, in memory that is used again and again where there is some.
+    pub fn hold(&self, bytes: &[u8]) -> Bytes {
+        let Some(claim) = self.inner.budget.try_claim(bytes.len() as u64) else { return Bytes::copy_from_slice(bytes) };
+        let mut buffer = self.inner.buffers.take(bytes.len());
+        buffer.extend_from_slice(bytes);
+        self.inner.buffers.hold(buffer, claim)
+    }
+
     /// All of a version is about to be read through: its blocks stay from now on, if there is room for them.
     pub fn keep_blocks(&self, stored: &Stored) {
         stored.hot.store(stored.version.size_bytes <= self.inner.budget.bytes_max(), Ordering::Relaxed);

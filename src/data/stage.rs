@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::io::pread;
 
 use crate::error::{Error, Meaning, Result};
 
@@ -52,9 +54,15 @@ impl Stage {
     pub async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes> {
         let stage = self.clone();
         let read = move || {
-            let mut bytes = BytesMut::zeroed((range.end - range.start) as usize);
-            stage.file.read_exact_at(&mut bytes, range.start)?;
-            Ok(bytes.freeze())
+            let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+            while range.start + (bytes.len() as u64) < range.end {
+                let at = range.start + bytes.len() as u64;
+                if pread(&stage.file, spare_capacity(&mut bytes), at)? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            bytes.truncate((range.end - range.start) as usize);
+            Ok(bytes.into())
         };
         off_worker(read).await
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::BucketName;
 use crate::store::{Condition, Kind};
-use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Object, Place};
+use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Inode, Object, Place};
 
 use super::open::{Access, Handle, HandleId};
 use super::{Caller, Fs, bad_name, checked_name};
@@ -32,6 +32,8 @@ impl Fs {
             _ => {
                 let entry = self.tree.insert(parent, name, attr, None);
                 let entry = entry.ok_or_else(|| Error::new(Meaning::Stale, self.path(parent)))?;
+                // The name was looked up just now: there is no marker whose headers were to be kept.
+                self.tree.update(entry.ino, Inode::set_attributes_known);
                 let made = match self.put_marker(entry.ino, &attr).await {
                     Ok(()) => self.keep_attributes(entry.ino).await,
                     Err(error) => Err(error),

@@ -14,6 +14,11 @@ use super::{Caller, Fs};
 const FALLOCATE_KEEP_SIZE: i32 = 0x01;
 
 impl Fs {
+    /// A copy of bytes that are about to be written.
+    pub fn hold_bytes(&self, bytes: &[u8]) -> Bytes {
+        self.data.cache().hold(bytes)
+    }
+
     /// Writes bytes at an offset; answers how many, which is all of them.
     pub async fn write(&self, id: HandleId, offset: u64, bytes: Bytes, caller: Caller) -> Result<u32> {
         let file = self.files.file(id, |access| access.write)?;

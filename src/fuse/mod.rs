@@ -231,7 +231,7 @@ impl Filesystem for Bridge {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let bytes = Bytes::copy_from_slice(data);
+        let bytes = self.fs.hold_bytes(data);
         let verb = move |fs: Arc<Fs>, caller| async move { fs.write(HandleId(handle.0), offset, bytes, caller).await };
         self.serve("write", req, ino, reply, verb);
     }
