@@ -24,6 +24,9 @@ mod requests;
 /// Ordinary tools at work in a mount.
 mod tools;
 
+/// Copies inside a mount, which the server makes.
+mod copy;
+
 /// What two programs, or two clients, see of each other.
 mod sharing;
 

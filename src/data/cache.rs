@@ -21,7 +21,7 @@ use super::budget::{Budget, Need};
 use super::buffers::{BUFFER_BYTES, Buffers};
 use super::disk::DiskCache;
 use super::pace::Pace;
-use super::readahead::{self, FIRST_BYTES, WHOLE_BYTES_MAX};
+use super::readahead::{self, OPEN_BYTES, WHOLE_BYTES_MAX};
 use super::{Stored, version_error};
 
 /// The longest block: one FUSE request, so that its reply is a slice of one block.
@@ -207,7 +207,7 @@ impl Cache {
     /// is on disk.
     pub async fn warm(&self, stored: &Arc<Stored>) -> Result<ObjectHead> {
         let size_bytes = stored.version.size_bytes;
-        let first = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { FIRST_BYTES };
+        let first = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { OPEN_BYTES };
         let first = self.in_chunks(stored, 0..first);
         if let Some(disk) = &self.inner.disk
             && disk.recorded(&stored.version, 0..1).await == [true]

@@ -91,7 +91,12 @@ impl Data {
     }
 
     /// Looks whether a condition holds now.
-    async fn check(&self, condition: &Condition, to: &Location, operation: &'static str) -> store::Result<()> {
+    pub(super) async fn check(
+        &self,
+        condition: &Condition,
+        to: &Location,
+        operation: &'static str,
+    ) -> store::Result<()> {
         if *condition == Condition::None {
             return Ok(());
         }

@@ -23,7 +23,7 @@ use super::upload::Snapshot;
 use super::{Data, Replaces, Stored, Version};
 
 /// Bytes brought at a time when a file's content is saved from being removed.
-const PRESERVE_BYTES: u64 = 8 << 20;
+pub(super) const PRESERVE_BYTES: u64 = 8 << 20;
 
 /// How far a file's present content is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,8 +263,14 @@ impl File {
     /// the staging file, so that reads go on without it.
     pub async fn preserve(&self) -> Result<()> {
         let _gate = self.gate.lock().await;
+        self.bring(|_| true).await
+    }
+
+    /// The same for what comes from some versions only, with the gate held.
+    pub(super) async fn bring(&self, wanted: impl Fn(&Arc<Stored>) -> bool) -> Result<()> {
         let extents: Vec<Extent> = self.lock().extents.iter().cloned().collect();
-        for extent in extents.iter().filter(|extent| matches!(extent.source, Source::Object(..))) {
+        let is_wanted = |source: &Source| matches!(source, Source::Object(stored, _) if wanted(stored));
+        for extent in extents.iter().filter(|extent| is_wanted(&extent.source)) {
             let stage = self.stage().await?;
             let mut start = extent.range.start;
             while start < extent.range.end {

@@ -12,6 +12,7 @@ pub mod budget;
 pub mod buffers;
 pub mod cache;
 mod condition;
+mod copy;
 pub mod disk;
 pub mod extents;
 mod fetch;

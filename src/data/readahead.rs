@@ -7,7 +7,11 @@
 
 use std::ops::Range;
 
-/// What an open fetches of a large file before anybody reads, and what a reader of its beginning gets at least.
+/// What an open fetches of a large file before anybody reads: its head is what the open waits for, and who opens it only
+/// to copy it on the server, or to look what it is, needs no more.
+pub const OPEN_BYTES: u64 = 32 << 10;
+
+/// What a reader of a large file's beginning gets at least.
 pub const FIRST_BYTES: u64 = 256 << 10;
 
 /// A file up to this is fetched whole at its first read.

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{Error, Meaning, Result};
+use crate::store::operation::COPY_OBJECT;
 use crate::store::{Condition, CopyHeaders, CopySource, ETag, GetOptions, Location, ObjectHeaders, Part, Written};
 
 use super::attempt::{Attempt, SENDS_MAX};
@@ -55,7 +56,11 @@ impl Data {
                 self.put(&attempt, &bytes, condition).await?
             }
             Plan::Copy(stored) => {
-                let from = self.checked_source(&stored.version, to).await?;
+                let from = self.copy_source(&stored.version).await?;
+                // No store takes a condition on what a copy replaces; the source has just been looked at.
+                if stored.version.location != *to {
+                    self.check(condition, to, COPY_OBJECT).await?;
+                }
                 let headers = CopyHeaders::Replace(headers.clone());
                 let copy = || async { Ok(self.inner.store.copy(&from, to, &headers).await?) };
                 same_content(&stored.version, self.surely(&attempt, SENDS_MAX, copy).await?)?
@@ -134,6 +139,7 @@ impl Data {
             stream::iter(numbered).map(|(number, piece)| self.send_part(snapshot, piece, to, upload_id, number));
         let mut parts: Vec<Part> = parts.buffer_unordered(self.inner.uploads_at_once).try_collect().await?;
         parts.sort_by_key(|part| part.number);
+        self.check_sources(&snapshot.extents, to).await?;
         self.complete(attempt, upload_id, &parts, condition).await
     }
 

@@ -128,6 +128,7 @@ impl Fs {
         if undated {
             Posix::clear_times(&mut headers.metadata);
         }
+        self.keep_copies(Some(file.ino), |at| at == location).await?;
         self.commit_with(file, location, &headers, replaces).await?;
         if undated {
             self.take_stored_time(file, location, headers).await?;

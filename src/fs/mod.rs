@@ -8,7 +8,7 @@
 //! | [`lookup`] | lookup, getattr, forget |
 //! | [`list`] | opendir, readdir, and how a directory is learned from the store |
 //! | [`open`] | open, create's handle, the table of open files |
-//! | [`read`], [`mod@write`] | read; write, truncate, fallocate |
+//! | [`read`], [`mod@write`], [`copy`] | read; write, truncate, fallocate; copy_file_range |
 //! | [`commit`] | flush, fsync, release, drain: when bytes become an object; `conflict`: when another client was first |
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
 //! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |
@@ -22,6 +22,7 @@ pub mod acl;
 pub mod attr;
 pub mod commit;
 mod conflict;
+pub mod copy;
 pub mod link;
 pub mod list;
 pub mod lookup;

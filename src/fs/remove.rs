@@ -29,6 +29,7 @@ impl Fs {
             if let Some(file) = file.as_ref().filter(|_| self.is_open(ino)) {
                 file.bytes.preserve().await?;
             }
+            self.keep_copies(Some(ino), |at| *at == location).await?;
             self.store.delete(&location, None).await?;
         }
         self.tree.remove(parent, name);

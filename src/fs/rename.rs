@@ -136,6 +136,7 @@ impl Fs {
         let class =
             self.tree.read(source, |inode| inode.object.as_ref().and_then(|object| object.storage_class.clone()));
         let headers = CopyHeaders::Keep { acl, storage_class: class.flatten() };
+        self.keep_copies(Some(source), |at| at == to || *at == version.location).await?;
         let moved = self.data.copy_object(version, to, &headers).await?;
         self.finish_acl(self.known_acl(source), to).await?;
         self.store.delete(&version.location, None).await?;
@@ -183,6 +184,7 @@ impl Fs {
         let _moving = self.moving.write().await;
         let objects = self.objects_below(&bucket, &prefix).await?;
         let moves = self.checked_moves(&bucket, &prefix, &new_key.bucket, &new_prefix, objects)?;
+        self.keep_copies(None, |at| at.bucket == bucket && at.key.as_str().starts_with(prefix.as_str())).await?;
         let moved = self.copy_all(moves).await?;
         self.delete_all(&bucket, moved.iter().map(|moved| moved.from.clone()).collect()).await?;
         for one in &moved {

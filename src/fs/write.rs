@@ -68,7 +68,7 @@ impl Fs {
     }
 
     /// The content changed here: size and times follow, and set-id bits go.
-    fn note_change(&self, file: &OpenFile, caller: Caller) {
+    pub(crate) fn note_change(&self, file: &OpenFile, caller: Caller) {
         let now = self.clock.now();
         let size_bytes = file.bytes.size_bytes();
         self.tree.update(file.ino, |inode| {

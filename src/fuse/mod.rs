@@ -19,14 +19,15 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::error::{Error, Meaning};
 use crate::fs::Fs;
 use crate::fs::attr::{Changes, SetTime};
+use crate::fs::copy::End;
 use crate::fs::open::{Access, HandleId};
 use crate::fs::xattr::SetFlag;
 use crate::tree::Ino;
@@ -359,5 +360,24 @@ impl Filesystem for Bridge {
             fs.fallocate(HandleId(handle.0), offset, length, mode, caller).await
         };
         self.serve("fallocate", req, ino, reply, verb);
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        handle_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        handle_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let from = End { id: HandleId(handle_in.0), offset: offset_in };
+        let to = End { id: HandleId(handle_out.0), offset: offset_out };
+        let verb = move |fs: Arc<Fs>, caller| async move { fs.copy_file_range(from, to, length, caller).await };
+        self.serve("copy_file_range", req, ino_in, reply, verb);
     }
 }
