@@ -27,6 +27,9 @@ mod tools;
 /// Copies inside a mount, which the server makes.
 mod copy;
 
+/// A file system exerciser at work.
+mod fsx;
+
 /// What two programs, or two clients, see of each other.
 mod sharing;
 
