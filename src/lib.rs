@@ -16,7 +16,7 @@
 //! | folder | what it is for |
 //! |---|---|
 //! | [`fuse`] | requests come in: thin methods, the session, the notify thread; the only one that names `fuser` |
-//! | [`fs`] | what each request means, a file per family of verbs: `lookup list open read write copy commit conflict attr xattr acl make remove rename link statfs` |
+//! | [`fs`] | what each request means, a file per family of verbs: `lookup list walk flat names open read write copy commit conflict attr xattr acl make remove rename link statfs` |
 //! | [`tree`] | names: inodes, children, expiry; one lock, no I/O |
 //! | [`data`] | bytes: extents, plan, cache in memory and on disk, staging, upload; the only one that touches local disk for content |
 //! | [`mod@format`] | how a file lies in a bucket: pure functions |
@@ -31,7 +31,7 @@
 //! |---|---|---|---|---|
 //! | read | `fuse` read | `fs/read.rs` | the kernel's pages; `data`: staged bytes, blocks ahead of the reader, disk cache | ranged GETs with If-Match |
 //! | write | `fuse` write | `fs/write.rs`, then `fs/commit.rs` at close | staging file, extents | PUT, COPY or parts, as `data/plan.rs` says |
-//! | list | `fuse` readdir | `fs/list.rs` | `tree`: complete and fresh? | pages of a LIST; HEADs in POSIX directories |
+//! | list | `fuse` readdir | `fs/list.rs` | `tree`: complete and fresh? | pages of a LIST, of a whole subtree for a walk; HEADs in POSIX directories |
 //! | attributes, ACL | `fuse` setattr, setxattr | `fs/attr.rs`, `fs/acl.rs` | ride with a dirty file's upload | else a copy of the object onto itself |
 //!
 //! Invariants that are absences: nothing below `fuse/` knows the kernel; `tree/` and `format/` never wait; no verb

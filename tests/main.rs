@@ -21,6 +21,9 @@ mod manual;
 /// How many requests a thing costs.
 mod requests;
 
+/// Walks, large directories, names that other clients change.
+mod names;
+
 /// Ordinary tools at work in a mount.
 mod tools;
 

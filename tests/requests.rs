@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Kind, Mount, Rig, on};
+use crate::harness::{How, Kind, Mount, Rig, on};
 
 fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(name, count)| (name.to_string(), *count)).collect()
@@ -17,10 +17,7 @@ fn small_things_cost_one_request() {
     on(BOTH, "small_things_cost_one_request", |rig| {
         let bucket = rig.bucket();
         rig.boto(&format!("conn.get_bucket('{bucket}').new_key('d/ten').set_contents_from_string('x' * 10000)"));
-        let mount = Mount::with(
-            rig,
-            &crate::harness::How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..Default::default() },
-        );
+        let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
         mount.sh("ls -l d");
         let read = mount.cost(|| assert_eq!(mount.sh("wc -c < d/ten").trim(), "10000"));
         assert_eq!(read, counts(&[("GetObject", 1)]), "open + read of a small file after ls");
@@ -49,4 +46,31 @@ fn a_listing_costs_its_pages() {
     assert_eq!(cost, counts(&[("ListObjects", 11)]));
     let again = mount.cost(|| drop(mount.sh("ls many/f00007 many/f09999; ls many/none || true")));
     assert!(again.values().sum::<u64>() <= 11, "names are answered from the listing: {again:?}");
+}
+
+/// Programs that read 1,000 directories of ten files one after another, in either order, cost the pages of one listing
+/// that folds nothing, and not one HEAD; a second time within the TTL nothing. So do 1,000 names that are not there.
+#[test]
+fn a_walk_costs_the_pages_of_one_listing() {
+    let Some(rig) = Rig::start(Kind::Embedded, "a_walk_costs_the_pages_of_one_listing") else { return };
+    let bucket = rig.bucket();
+    rig.boto(&format!(
+        "b = conn.get_bucket('{bucket}')\n\
+         for n in range(10000): b.new_key('tree/d%03d/f%d' % (n / 10, n % 10)).set_contents_from_string('x')"
+    ));
+    let flags = &["--ttl", "60s"];
+    for walk in ["ls -lR tree | grep -c '^-'", "find tree -type f -size -2 | wc -l", "du -a tree | grep -c /f"] {
+        let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+        let cold = mount.cost(|| assert_eq!(mount.sh(walk).trim(), "10000", "{walk}"));
+        // `find` asks what file system this is, which costs one HEAD of the bucket.
+        assert!(cold["ListObjects"] <= 15 && !cold.contains_key("HeadObject"), "{walk}: {cold:?}");
+        let again = mount.cost(|| assert_eq!(mount.sh(walk).trim(), "10000", "{walk}"));
+        assert!(!again.contains_key("ListObjects") && !again.contains_key("HeadObject"), "{walk} again: {again:?}");
+    }
+    let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+    mount.sh("ls tree > /dev/null");
+    let missing = mount.cost(|| drop(mount.sh("for n in $(seq 1000); do ! stat tree/d007/none$n 2> /dev/null; done")));
+    assert_eq!(missing, counts(&[("ListObjects", 1)]), "names that are not there, in a directory that nobody has read");
+    let some = mount.cost(|| drop(mount.sh("ls tree/d000 tree/d001 tree/d002 > /dev/null")));
+    assert!(some["ListObjects"] <= 4, "a walk that stops is not run ahead of: {some:?}");
 }

@@ -4,7 +4,6 @@
 //! What a listing means (DESIGN "attrs"): a directory whose marker carries POSIX metadata is a POSIX directory; a
 //! bucket's root, which has no marker, is judged by up to three of its newest objects.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +11,12 @@ use futures_util::{StreamExt, stream};
 
 use crate::error::{Error, Result};
 use crate::format::header::Posix;
-use crate::format::key::{BucketName, Prefix, check_segment};
-use crate::store::{Key, Kind, ListPage, ListRequest, ListedObject, Location, ObjectHead};
-use crate::tree::{Entry, FileKind, Ino, Knowledge, Listing, Object, Place, Sighting};
+use crate::format::key::{BucketName, Prefix};
+use crate::store::{Key, Kind, ListRequest, Location, ObjectHead};
+use crate::tree::{Entry, FileKind, Ino, Knowledge, Listing, Place, Sighting};
 
+use super::flat::Step;
+use super::names::Names;
 use super::{Attrs, Fs};
 
 /// Objects of a bucket's root that are looked at to judge whether its files carry POSIX metadata.
@@ -36,11 +37,13 @@ enum Extent {
 
 impl Fs {
     /// All names of a directory, with attributes.
-    pub async fn list(&self, directory: Ino) -> Result<Snapshot> {
+    pub async fn list(self: &Arc<Self>, directory: Ino) -> Result<Snapshot> {
         let _held = self.tree.hold(directory);
+        let step = self.step(directory)?;
         if self.tree.knowledge(directory) != Knowledge::Complete {
-            self.load(directory, Extent::All).await?;
+            self.load(directory, Extent::All, step.as_ref()).await?;
         }
+        self.run_ahead(step);
         let entries = self.tree.children(directory);
         let known = stream::iter(entries).map(|(name, entry)| async move {
             let entry = self.with_attributes(directory, &name, entry).await?;
@@ -53,12 +56,12 @@ impl Fs {
 
     /// Learns the first page of a directory, which is all of most directories.
     pub(crate) async fn load_page(&self, directory: Ino) -> Result<()> {
-        self.load(directory, Extent::FirstPage).await
+        self.load(directory, Extent::FirstPage, None).await
     }
 
     /// Learns a directory. Many who ask at once cost one listing. While the store is away, a directory that was known
     /// before stays as it was.
-    async fn load(&self, directory: Ino, extent: Extent) -> Result<()> {
+    async fn load(&self, directory: Ino, extent: Extent, step: Option<&Step>) -> Result<()> {
         let lock = self.listing_locks.lock().expect("no panic under this lock").entry(directory).or_default().clone();
         let guard = lock.lock().await;
         let enough = match self.tree.knowledge(directory) {
@@ -66,7 +69,7 @@ impl Fs {
             Knowledge::Large => extent == Extent::FirstPage,
             Knowledge::Outdated | Knowledge::Unknown => false,
         };
-        let result = if enough { Ok(()) } else { self.load_now(directory, extent).await };
+        let result = if enough { Ok(()) } else { self.load_now(directory, extent, step).await };
         drop(guard);
         let mut locks = self.listing_locks.lock().expect("no panic under this lock");
         // Ours and the table's: nobody else waits.
@@ -76,34 +79,26 @@ impl Fs {
         result
     }
 
-    async fn load_now(&self, directory: Ino, extent: Extent) -> Result<()> {
+    async fn load_now(&self, directory: Ino, extent: Extent, step: Option<&Step>) -> Result<()> {
         self.tree.begin_listing(directory);
         let outdated = self.tree.knowledge(directory) == Knowledge::Outdated;
-        let listing = self.listing(directory, extent);
-        let listing = if outdated {
-            match tokio::time::timeout(REFRESH_TIMEOUT, listing).await {
-                Ok(Err(error)) if error.store_kind().is_some_and(Kind::is_transient) => Ok(None),
-                Ok(listing) => listing.map(Some),
-                Err(_) => Ok(None),
+        let asked = async {
+            match step {
+                Some(step) if self.is_brought(directory, step).await? => Ok(None),
+                _ => self.listing(directory, extent).await.map(Some),
             }
-        } else {
-            listing.await.map(Some)
         };
-        match listing {
-            Ok(Some(listing)) => {
-                self.tree.end_listing(directory, Some(listing));
-                Ok(())
-            }
-            Ok(None) => {
+        let answer = if outdated { tokio::time::timeout(REFRESH_TIMEOUT, asked).await.ok() } else { Some(asked.await) };
+        let (listing, result) = match answer {
+            Some(Ok(listing)) => (listing, Ok(())),
+            Some(Err(error)) if !(outdated && error.store_kind().is_some_and(Kind::is_transient)) => (None, Err(error)),
+            Some(Err(_)) | None => {
                 log::warn!("{}: the store does not answer; showing the names as last known", self.path(directory));
-                self.tree.end_listing(directory, None);
-                Ok(())
+                (None, Ok(()))
             }
-            Err(error) => {
-                self.tree.end_listing(directory, None);
-                Err(error)
-            }
-        }
+        };
+        self.tree.end_listing(directory, listing);
+        result
     }
 
     async fn listing(&self, directory: Ino, extent: Extent) -> Result<Listing> {
@@ -142,13 +137,19 @@ impl Fs {
                 break;
             }
         }
-        self.tree.set_hidden_keys(directory, names.hidden_keys);
+        self.tree.set_hidden_keys(directory, names.hidden_keys());
         self.judge(directory, &bucket, &prefix, &names).await?;
         Ok(Listing { names: names.into_sightings(), complete: continuation.is_none() })
     }
 
     /// Finds out whether a directory's files carry POSIX metadata.
-    async fn judge(&self, directory: Ino, bucket: &BucketName, prefix: &Prefix, names: &Names<'_>) -> Result<()> {
+    pub(super) async fn judge(
+        &self,
+        directory: Ino,
+        bucket: &BucketName,
+        prefix: &Prefix,
+        names: &Names,
+    ) -> Result<()> {
         let fixed = match self.config.attrs {
             Attrs::List => Some(false),
             Attrs::Full => Some(true),
@@ -158,7 +159,7 @@ impl Fs {
             self.tree.set_posix(directory, posix);
             return Ok(());
         }
-        let posix = match (&names.marker, prefix.marker()) {
+        let posix = match (names.marker(), prefix.marker()) {
             (Some(marker), Some(key)) => {
                 let known = self.tree.read(directory, |inode| {
                     let object = inode.object.as_ref().filter(|object| object.headers.is_some());
@@ -184,10 +185,7 @@ impl Fs {
             Ok(head) => {
                 let sighting = self.full_sighting(&head, FileKind::Directory);
                 if let Sighting::Full(attr, object) = sighting {
-                    self.tree.update(directory, |inode| {
-                        inode.attr = attr;
-                        inode.object = Some(object);
-                    });
+                    self.tree.note_marker(directory, attr, object);
                 }
                 Ok(Posix::read(&head.headers.metadata).is_some())
             }
@@ -196,7 +194,7 @@ impl Fs {
         }
     }
 
-    async fn judge_root(&self, bucket: &BucketName, names: &Names<'_>) -> Result<bool> {
+    async fn judge_root(&self, bucket: &BucketName, names: &Names) -> Result<bool> {
         let heads = names.newest(JUDGES_MAX).into_iter().filter_map(|key| Key::new(&key).ok());
         let heads = heads.map(|key| async move {
             let location = Location { bucket: bucket.clone(), key };
@@ -238,62 +236,4 @@ impl Fs {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The names that pages of a listing tell, below one prefix.
-struct Names<'a> {
-    prefix: &'a str,
-    files: Vec<(String, ListedObject)>,
-    directories: HashSet<String>,
-    marker: Option<ListedObject>,
-    hidden_keys: u64,
-}
-
-impl<'a> Names<'a> {
-    fn new(prefix: &'a str) -> Self {
-        Names { prefix, files: Vec::new(), directories: HashSet::new(), marker: None, hidden_keys: 0 }
-    }
-
-    fn add(&mut self, page: ListPage) {
-        for object in page.objects {
-            match object.key.strip_prefix(self.prefix) {
-                Some("") => self.marker = Some(object),
-                Some(name) if check_segment(name).is_ok() => self.files.push((name.to_owned(), object)),
-                _ => self.hidden_keys += 1,
-            }
-        }
-        for folded in page.prefixes {
-            let name = folded.strip_prefix(self.prefix).and_then(|name| name.strip_suffix('/'));
-            match name.filter(|name| check_segment(name).is_ok()) {
-                Some(name) => _ = self.directories.insert(name.to_owned()),
-                None => self.hidden_keys += 1,
-            }
-        }
-    }
-
-    /// Keys of the newest files.
-    fn newest(&self, count: usize) -> Vec<String> {
-        let mut objects: Vec<&ListedObject> = self.files.iter().map(|(_, object)| object).collect();
-        objects.sort_by_key(|object| std::cmp::Reverse(object.modified));
-        objects.into_iter().take(count).map(|object| object.key.clone()).collect()
-    }
-
-    /// What the tree is told. An object `a` beside `a/` is hidden: the directory has the name.
-    fn into_sightings(self) -> Vec<(String, Sighting)> {
-        let directories = self.directories;
-        let files = self.files.into_iter().filter(|(name, _)| !directories.contains(name));
-        let files: HashMap<String, Sighting> = files.map(|(name, object)| (name, listed(object))).collect();
-        files.into_iter().chain(directories.into_iter().map(|name| (name, Sighting::Directory))).collect()
-    }
-}
-
-fn listed(object: ListedObject) -> Sighting {
-    Sighting::Listed(Object {
-        etag: object.etag,
-        size_bytes: object.size_bytes,
-        modified: Some(object.modified),
-        version_id: None,
-        storage_class: object.storage_class,
-        headers: None,
-    })
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`lookup`] | lookup, getattr, forget |
 //! | [`list`] | opendir, readdir, and how a directory is learned from the store |
+//! | `walk`, `flat`, `names` | which directories are read as a walk, the one listing behind it, what pages tell |
 //! | [`open`] | open, create's handle, the table of open files |
 //! | [`read`], [`mod@write`], [`copy`] | read; write, truncate, fallocate; copy_file_range |
 //! | [`commit`] | flush, fsync, release, drain: when bytes become an object; `conflict`: when another client was first |
@@ -23,15 +24,18 @@ pub mod attr;
 pub mod commit;
 mod conflict;
 pub mod copy;
+mod flat;
 pub mod link;
 pub mod list;
 pub mod lookup;
 pub mod make;
+mod names;
 pub mod open;
 pub mod read;
 pub mod remove;
 pub mod rename;
 pub mod statfs;
+mod walk;
 pub mod write;
 pub mod xattr;
 
@@ -146,6 +150,8 @@ pub struct Fs {
     pub(crate) moving: tokio::sync::RwLock<()>,
     /// One lock per directory that is being listed, so that many who ask cost one listing.
     listing_locks: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    /// Programs that read one directory after another.
+    walks: flat::Walks,
     /// Buckets that may not be entered or do not exist, and when that was found out.
     refused_buckets: Mutex<HashMap<BucketName, Instant>>,
     usage: Mutex<HashMap<BucketName, (Instant, Usage)>>,
@@ -173,6 +179,7 @@ impl Fs {
             notices,
             moving: tokio::sync::RwLock::default(),
             listing_locks: Mutex::default(),
+            walks: flat::Walks::default(),
             refused_buckets: Mutex::default(),
             usage: Mutex::default(),
         }

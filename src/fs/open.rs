@@ -375,7 +375,7 @@ impl Fs {
     }
 
     /// The names of an open directory; `rewound` reads them again, as rewinddir does.
-    pub async fn read_directory(&self, ino: Ino, id: HandleId, rewound: bool) -> Result<Snapshot> {
+    pub async fn read_directory(self: &Arc<Self>, ino: Ino, id: HandleId, rewound: bool) -> Result<Snapshot> {
         if let Handle::Directory { snapshot: Some(snapshot) } = self.files.handle(id)?
             && !rewound
         {

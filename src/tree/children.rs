@@ -27,6 +27,8 @@ pub struct Directory {
     pub(super) hidden_keys: u64,
     /// How many verbs are at work in it: none of its names may be forgotten between being found and being used.
     pub(super) held: u32,
+    /// When this mount last changed a name in it, or made it.
+    changed: Option<Instant>,
     /// How many listings are under way.
     listings: u32,
     /// Names that changed here while a listing was under way.
@@ -36,14 +38,20 @@ pub struct Directory {
 impl Directory {
     /// An empty directory all of whose names are known.
     pub(super) fn created(now: Instant) -> Self {
-        Directory { complete: true, listed: Some(now), ..Directory::default() }
+        Directory { complete: true, listed: Some(now), changed: Some(now), ..Directory::default() }
     }
 
     /// Notes that a name was changed by this mount.
     pub(super) fn touch(&mut self, name: &Arc<str>) {
+        self.changed = Some(Instant::now());
         if self.listings > 0 {
             self.touched.insert(name.clone());
         }
+    }
+
+    /// Whether this mount changed a name in it at that time or later.
+    pub(super) fn changed_since(&self, since: Instant) -> bool {
+        self.changed.is_some_and(|at| at >= since)
     }
 
     /// A listing starts: from now on touched names are remembered.

@@ -8,6 +8,7 @@
 
 mod children;
 mod expiry;
+mod fill;
 mod inode;
 mod sighting;
 mod table;
@@ -177,6 +178,13 @@ impl Tree {
         }
     }
 
+    /// Takes in what the store said of a directory's marker. No change of the directory.
+    pub fn note_marker(&self, ino: Ino, attr: Attr, object: Object) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino) {
+            (inode.attr, inode.object, inode.checked) = (attr, Some(object), Some(Instant::now()));
+        }
+    }
+
     /// Where the inode lies in the store; `None` if no name leads to it any more.
     pub fn place(&self, ino: Ino) -> Option<Place> {
         self.lock().place(ino)
@@ -230,6 +238,18 @@ impl Tree {
     /// A listing has ended: its answer is taken in, but for names that this mount changed meanwhile.
     pub fn end_listing(&self, directory: Ino, listing: Option<Listing>) {
         self.lock().end_listing(directory, listing);
+    }
+
+    /// The directory at a path below `base`, which a listing that was asked for at `since` and spans both has told.
+    /// `None` if `base` is no longer at `place`, or a name on the way was changed by this mount since.
+    pub fn reach(&self, base: Ino, place: &Place, path: &str, since: Instant) -> Option<Ino> {
+        self.lock().reach(base, place, path, since)
+    }
+
+    /// Takes in all names of a directory at `place`, out of a listing that was asked for at `since`, unless this mount
+    /// changed a name in it since.
+    pub fn fill(&self, ino: Ino, place: &Place, listing: Listing, since: Instant) {
+        self.lock().fill(ino, place, listing, since);
     }
 
     /// Takes in what the store said of a single name; answers where it leads now.

@@ -311,28 +311,33 @@ impl Table {
     }
 
     pub(super) fn end_listing(&mut self, ino: Ino, listing: Option<Listing>) {
-        let now = Instant::now();
-        if let Some(Listing { names, complete }) = listing {
-            if complete {
-                self.drop_unlisted(ino, &names);
-            }
-            for (name, sighting) in names {
-                let touched = self.directory(ino).is_some_and(|directory| directory.is_touched(&name));
-                if !touched {
-                    self.sight(ino, &name, sighting, now);
-                }
-            }
-            if let Some(directory) = self.directory_mut(ino) {
-                directory.complete = complete;
-                directory.listed = complete.then_some(now);
-                directory.large = !complete;
-            }
-            self.recent.put(ino, ());
-            self.shrink();
+        if let Some(listing) = listing {
+            self.take_listing(ino, listing);
         }
         if let Some(directory) = self.directory_mut(ino) {
             directory.end_listing();
         }
+    }
+
+    /// Takes in what a listing told of a directory, but for names that this mount changed meanwhile.
+    pub(super) fn take_listing(&mut self, ino: Ino, Listing { names, complete }: Listing) {
+        let now = Instant::now();
+        if complete {
+            self.drop_unlisted(ino, &names);
+        }
+        for (name, sighting) in names {
+            let touched = self.directory(ino).is_some_and(|directory| directory.is_touched(&name));
+            if !touched {
+                self.sight(ino, &name, sighting, now);
+            }
+        }
+        if let Some(directory) = self.directory_mut(ino) {
+            directory.complete = complete;
+            directory.listed = complete.then_some(now);
+            directory.large = !complete;
+        }
+        self.recent.put(ino, ());
+        self.shrink();
     }
 
     /// Takes away the names that a complete listing did not show, but for those that are only here.

@@ -1,0 +1,211 @@
+//! The listing behind a walk: one that folds nothing brings all directories of a subtree, a page at a time, where each
+//! directory would cost a request of its own. It is a page ahead of the walk and stops where that stops.
+//!
+//! It never stands in the way: a directory that it does not bring is listed by itself.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+
+use crate::error::Result;
+use crate::format::key::{BucketName, Prefix};
+use crate::store::ListRequest;
+use crate::tree::{Ino, Knowledge, Listing, Place};
+
+use super::Fs;
+use super::names::{Position, Subtree, Whole};
+use super::walk::{Reads, Spot};
+
+/// Walks at once.
+const WALKS_MAX: usize = 4;
+
+/// A walk that has not gone on for so long is over.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Keys of a page that lie in a directory itself when its next page is worth as much as one that folds.
+const OWN_MIN: usize = 500;
+
+/// A walk below a directory.
+pub(super) struct Walk {
+    base: Spot,
+    scan: Arc<tokio::sync::Mutex<Scan>>,
+}
+
+/// How far the listing of a walk has come.
+struct Scan {
+    subtree: Subtree,
+    /// Where the next page begins.
+    next: Next,
+    /// The first key of the last page.
+    page_first: Option<String>,
+}
+
+enum Next {
+    After(String),
+    Continuation(String),
+    /// Nothing: it has come to its end.
+    End,
+}
+
+/// A directory that is read in the course of a walk.
+pub(super) struct Step {
+    walk: Arc<Walk>,
+    spot: Spot,
+}
+
+/// The walks under way.
+#[derive(Default)]
+pub(super) struct Walks(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    reads: Reads,
+    walks: VecDeque<(Arc<Walk>, Instant)>,
+}
+
+impl Spot {
+    fn place(&self) -> Place {
+        place(&self.bucket, &self.prefix)
+    }
+}
+
+fn place(bucket: &BucketName, prefix: &Prefix) -> Place {
+    Place::Directory { bucket: bucket.clone(), prefix: prefix.clone() }
+}
+
+impl Scan {
+    /// A listing from a directory on.
+    fn new(base: &Spot, first: &Prefix) -> Self {
+        Scan {
+            subtree: Subtree::new(base.prefix.as_str(), first.as_str()),
+            // Among the names that sort before `first/` and after `first`, those that begin with `first.` come last.
+            next: Next::After(format!("{}.~", first.as_str().trim_end_matches('/'))),
+            page_first: None,
+        }
+    }
+
+    /// Whether the walk has come to the last page that is here.
+    fn is_reached_by(&self, prefix: &Prefix) -> bool {
+        let last_page = self.page_first.as_ref().is_some_and(|first| prefix.as_str() >= first.as_str());
+        last_page && !matches!(self.next, Next::End)
+    }
+}
+
+impl Walks {
+    fn step(&self, spot: Spot) -> Option<Step> {
+        let mut state = self.0.lock().expect("no panic under this lock");
+        let now = Instant::now();
+        let base = state.reads.note(&spot, now);
+        state.walks.retain(|(_, used)| now.saturating_duration_since(*used) < IDLE_MAX);
+        if let Some((walk, used)) = state.walks.iter_mut().find(|(walk, _)| walk.base.holds(&spot)) {
+            *used = now;
+            return Some(Step { walk: walk.clone(), spot });
+        }
+        let base = base?;
+        let scan = Arc::new(tokio::sync::Mutex::new(Scan::new(&base, &spot.prefix)));
+        let walk = Arc::new(Walk { base, scan });
+        if state.walks.len() == WALKS_MAX {
+            state.walks.pop_front();
+        }
+        state.walks.push_back((walk.clone(), now));
+        Some(Step { walk, spot })
+    }
+
+    fn end(&self, walk: &Arc<Walk>) {
+        let mut state = self.0.lock().expect("no panic under this lock");
+        state.walks.retain(|(other, _)| !Arc::ptr_eq(other, walk));
+    }
+}
+
+impl Fs {
+    /// Notes that a directory is read; answers the walk that this is part of, if it is.
+    pub(super) fn step(&self, directory: Ino) -> Result<Option<Step>> {
+        if self.config.ttl.is_zero() {
+            // What is brought ahead may not be believed.
+            return Ok(None);
+        }
+        let Place::Directory { bucket, prefix } = self.directory_place(directory)? else { return Ok(None) };
+        let Some(step) = self.walks.step(Spot { ino: directory, bucket, prefix }) else { return Ok(None) };
+        let base = &step.walk.base;
+        if self.tree.place(base.ino).as_ref() != Some(&base.place()) {
+            // It was moved or removed.
+            self.walks.end(&step.walk);
+            return Ok(None);
+        }
+        Ok(Some(step))
+    }
+
+    /// Goes on with the listing of a walk until it has brought a directory; answers whether it has.
+    pub(super) async fn is_brought(&self, directory: Ino, step: &Step) -> Result<bool> {
+        let Step { walk, spot } = step;
+        let mut scan = walk.scan.lock().await;
+        let (mut pages, mut restarted) = (0, false);
+        while self.tree.knowledge(directory) != Knowledge::Complete {
+            match scan.subtree.position(spot.prefix.as_str()) {
+                // Larger than a page: it goes on here only if that costs no more than a listing of its own.
+                Position::Inside { own } if pages > 0 && own < OWN_MIN => return Ok(false),
+                Position::Inside { .. } => {}
+                Position::Ahead if pages == 0 => {}
+                Position::Ahead | Position::Behind if restarted => return Ok(false),
+                Position::Ahead | Position::Behind => {
+                    *scan = Scan::new(&walk.base, &spot.prefix);
+                    restarted = true;
+                }
+            }
+            self.next_page(&walk.base, &mut scan).await?;
+            pages += 1;
+        }
+        Ok(true)
+    }
+
+    /// Asks for the page after the one that the walk has come to.
+    pub(super) fn run_ahead(self: &Arc<Self>, step: Option<Step>) {
+        let Some(Step { walk, spot }) = step else { return };
+        // Whoever has it is asking for a page.
+        let Ok(mut scan) = walk.scan.clone().try_lock_owned() else { return };
+        if scan.is_reached_by(&spot.prefix) {
+            let fs = self.clone();
+            self.data.spawn(async move {
+                if let Err(error) = fs.next_page(&walk.base, &mut scan).await {
+                    log::debug!("{}: the walk below it is not run ahead of: {error}", fs.path(walk.base.ino));
+                }
+            });
+        }
+    }
+
+    /// Takes in the next page of a walk's listing.
+    async fn next_page(&self, base: &Spot, scan: &mut Scan) -> Result<()> {
+        let prefix = base.prefix.as_str().to_owned();
+        let request = match &scan.next {
+            Next::After(key) => ListRequest { prefix, start_after: Some(key.clone()), ..ListRequest::default() },
+            Next::Continuation(token) => {
+                ListRequest { prefix, continuation: Some(token.clone()), ..ListRequest::default() }
+            }
+            Next::End => return Ok(()),
+        };
+        let since = Instant::now();
+        let page = self.store.list(&base.bucket, &request).await?;
+        scan.next = page.continuation.clone().map_or(Next::End, Next::Continuation);
+        scan.page_first = page.objects.first().map(|object| object.key.clone());
+        let whole = scan.subtree.add(page, since);
+        let filled = stream::iter(whole).map(|whole| self.fill_directory(base, whole));
+        filled.buffered(self.config.requests_max).for_each(|()| std::future::ready(())).await;
+        Ok(())
+    }
+
+    /// Takes in all names of a directory of the walk. What cannot be taken in is asked for again when it is read.
+    async fn fill_directory(&self, base: &Spot, Whole { names, since }: Whole) {
+        let below = names.prefix()[base.prefix.as_str().len()..].to_owned();
+        let Ok(prefix) = Prefix::new(names.prefix()) else { return };
+        let Some(directory) = self.tree.reach(base.ino, &base.place(), &below, since) else { return };
+        if let Err(error) = self.judge(directory, &base.bucket, &prefix, &names).await {
+            log::debug!("{prefix}: its marker is not known: {error}");
+            return;
+        }
+        self.tree.set_hidden_keys(directory, names.hidden_keys());
+        let listing = Listing { names: names.into_sightings(), complete: true };
+        self.tree.fill(directory, &place(&base.bucket, &prefix), listing, since);
+    }
+}

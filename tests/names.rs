@@ -1,0 +1,79 @@
+//! Names: walks, large directories, and what other clients do to them.
+
+use std::collections::BTreeSet;
+
+use fastrand::Rng;
+
+use crate::stand::{Client, How, World};
+
+/// The names in a directory, by the keys of the bucket.
+fn names_of(keys: &BTreeSet<String>, directory: &str) -> BTreeSet<String> {
+    let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
+    let below = keys.iter().filter_map(|key| key.strip_prefix(&prefix));
+    below.filter_map(|rest| rest.split('/').next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Reads a directory and all below it, as `ls -R` does, while this mount changes other ones.
+async fn walk(client: &Client, keys: &mut BTreeSet<String>, rng: &mut Rng) {
+    let mut next = vec![String::new()];
+    while let Some(directory) = next.pop() {
+        let Ok(listed) = client.list(&directory).await else {
+            assert!(names_of(keys, &directory).is_empty(), "{directory} is there");
+            continue;
+        };
+        let told: BTreeSet<String> = listed.iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(told, names_of(keys, &directory), "in {directory:?}");
+        let is_directory = |name: &str| {
+            keys.range(path(&directory, name) + "/"..)
+                .next()
+                .is_some_and(|key| key.starts_with(&(path(&directory, name) + "/")))
+        };
+        next.extend(told.iter().rev().filter(|name| is_directory(name)).map(|name| path(&directory, name)));
+        if rng.u8(0..3) == 0 {
+            change(client, keys, rng).await;
+        }
+    }
+}
+
+fn path(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+}
+
+/// A file comes or goes.
+async fn change(client: &Client, keys: &mut BTreeSet<String>, rng: &mut Rng) {
+    let files: Vec<String> = keys.iter().filter(|key| !key.ends_with('/')).cloned().collect();
+    let Some(file) = rng.choice(&files) else { return };
+    let (directory, _) = file.rsplit_once('/').expect("all lie in a directory");
+    if rng.bool() {
+        let made = format!("{directory}/new{}", rng.u8(..));
+        client.write(&made, b"x").await.expect("written");
+        keys.insert(made);
+    } else {
+        client.unlink(file).await.expect("removed");
+        keys.remove(file);
+        // It stays, as an empty directory.
+        keys.insert(format!("{directory}/"));
+    }
+}
+
+/// Whatever the tree is, wherever pages end, and whatever this mount changes meanwhile: a walk sees what is there.
+#[tokio::test]
+async fn walks_see_what_is_there() {
+    for seed in 0..150 {
+        let mut rng = Rng::with_seed(seed);
+        let world = World::new(rng.usize(1..20)).await;
+        let mut keys = BTreeSet::new();
+        for _ in 0..rng.usize(10..120) {
+            let depth = rng.usize(1..4);
+            let directory: Vec<&str> =
+                (0..depth).map(|_| *rng.choice(&["a", "b", "b.c", "b-", "d"]).expect("some")).collect();
+            keys.insert(format!("{}/f{}", directory.join("/"), rng.u8(0..30)));
+        }
+        keys.iter().for_each(|key| world.put(key, vec![1]));
+        let client = world.client(How::default());
+        walk(&client, &mut keys, &mut rng).await;
+        walk(&client, &mut keys, &mut rng).await;
+        let stranger = world.client(How::default());
+        walk(&stranger, &mut keys, &mut rng).await;
+    }
+}
