@@ -74,3 +74,34 @@ fn a_walk_costs_the_pages_of_one_listing() {
     let some = mount.cost(|| drop(mount.sh("ls tree/d000 tree/d001 tree/d002 > /dev/null")));
     assert!(some["ListObjects"] <= 4, "a walk that stops is not run ahead of: {some:?}");
 }
+
+/// Small files that programs open one after another cost one GET each, and no HEAD; those that nobody opens cost
+/// nothing worth speaking of.
+#[test]
+fn small_files_cost_one_get_each() {
+    let Some(rig) = Rig::start(Kind::Embedded, "small_files_cost_one_get_each") else { return };
+    let bucket = rig.bucket();
+    rig.boto(&format!(
+        "b = conn.get_bucket('{bucket}')\n\
+         for n in range(300): b.new_key('t/d%02d/f%03d' % (n / 8, n)).set_contents_from_string('%05d' % n * 6000)"
+    ));
+    let bytes = 300 * 30_000;
+    let whole: [&str; 4] = [
+        "tar cf - t | tar xOf - | wc -c",
+        "cp -r t /dev/shm/$$ && cat $(find /dev/shm/$$ -type f) | wc -c; rm -r /dev/shm/$$",
+        "find t -type f -exec cat {} + | wc -c",
+        "grep -r 0 t | wc -l | sed 's/300/9000000/'",
+    ];
+    for reader in whole {
+        let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
+        let cost = mount.cost(|| assert_eq!(mount.sh(reader).trim(), bytes.to_string(), "{reader}"));
+        let (gets, lists) = (cost["GetObject"], cost["ListObjects"]);
+        assert!(gets <= 300 && lists <= 5 && !cost.contains_key("HeadObject"), "{reader}: {cost:?}");
+        assert!(mount.status()["reading"]["hits"].as_u64() >= Some(250), "{reader}: {}", mount.status()["reading"]);
+    }
+    // Here and there: 200 of the files, in no order.
+    let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
+    let mixed = "find t -type f | awk '{ print NR * 7919 % 9973, $0 }' | sort -n | head -200 | cut -d' ' -f2";
+    let cost = mount.cost(|| drop(mount.sh(&format!("{mixed} | xargs -n1 cat | wc -c"))));
+    assert!(cost["GetObject"] <= 210, "{cost:?}");
+}

@@ -40,9 +40,12 @@ struct Scan {
     next: Next,
     /// The first key of the last page.
     page_first: Option<String>,
+    /// Whether it began where the base does.
+    from_start: bool,
 }
 
 enum Next {
+    Start,
     After(String),
     Continuation(String),
     /// Nothing: it has come to its end.
@@ -83,13 +86,24 @@ impl Scan {
             // Among the names that sort before `first/` and after `first`, those that begin with `first.` come last.
             next: Next::After(format!("{}.~", first.as_str().trim_end_matches('/'))),
             page_first: None,
+            from_start: false,
         }
+    }
+
+    /// A listing from the beginning on.
+    fn from_start(base: &Spot) -> Self {
+        let subtree = Subtree::new(base.prefix.as_str(), base.prefix.as_str());
+        Scan { subtree, next: Next::Start, page_first: None, from_start: true }
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.next, Next::End)
     }
 
     /// Whether the walk has come to the last page that is here.
     fn is_reached_by(&self, prefix: &Prefix) -> bool {
         let last_page = self.page_first.as_ref().is_some_and(|first| prefix.as_str() >= first.as_str());
-        last_page && !matches!(self.next, Next::End)
+        last_page && !self.has_ended()
     }
 }
 
@@ -150,7 +164,12 @@ impl Fs {
                 Position::Ahead if pages == 0 => {}
                 Position::Ahead | Position::Behind if restarted => return Ok(false),
                 Position::Ahead | Position::Behind => {
-                    *scan = Scan::new(&walk.base, &spot.prefix);
+                    // A walk that comes back from the end goes in an order of its own, in no large tree.
+                    let comes_back = scan.has_ended() && !scan.from_start;
+                    *scan = match comes_back {
+                        true => Scan::from_start(&walk.base),
+                        false => Scan::new(&walk.base, &spot.prefix),
+                    };
                     restarted = true;
                 }
             }
@@ -179,6 +198,7 @@ impl Fs {
     async fn next_page(&self, base: &Spot, scan: &mut Scan) -> Result<()> {
         let prefix = base.prefix.as_str().to_owned();
         let request = match &scan.next {
+            Next::Start => ListRequest { prefix, ..ListRequest::default() },
             Next::After(key) => ListRequest { prefix, start_after: Some(key.clone()), ..ListRequest::default() },
             Next::Continuation(token) => {
                 ListRequest { prefix, continuation: Some(token.clone()), ..ListRequest::default() }

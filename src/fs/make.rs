@@ -2,6 +2,7 @@
 //! costs nothing until it has something to store.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -74,7 +75,7 @@ impl Fs {
     }
 
     /// Makes a regular file without opening it. The kernel's lookup is counted.
-    pub async fn mknod(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
+    pub async fn mknod(self: &Arc<Self>, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
         let (entry, id) = self.create(parent, name, mode, Access { write: true, ..Access::default() }, caller).await?;
         let stored = self.fsync(id).await;
         self.release(id).await;
@@ -83,7 +84,7 @@ impl Fs {
 
     /// Makes a file, or takes the one that is there, and opens it. The kernel's lookup is counted.
     pub async fn create(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &OsStr,
         mode: u32,

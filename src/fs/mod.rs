@@ -9,6 +9,7 @@
 //! | [`list`] | opendir, readdir, and how a directory is learned from the store |
 //! | `walk`, `flat`, `names` | which directories are read as a walk, the one listing behind it, what pages tell |
 //! | [`open`] | open, create's handle, the table of open files |
+//! | `ahead`, `sequence` | small files that are fetched before they are opened, and which |
 //! | [`read`], [`mod@write`], [`copy`] | read; write, truncate, fallocate; copy_file_range |
 //! | [`commit`] | flush, fsync, release, drain: when bytes become an object; `conflict`: when another client was first |
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
@@ -20,6 +21,7 @@
 //! own lock inside its methods, with `Fs::moving` between the two. A directory's listing lock is taken with no file lock held.
 
 pub mod acl;
+mod ahead;
 pub mod attr;
 pub mod commit;
 mod conflict;
@@ -34,6 +36,7 @@ pub mod open;
 pub mod read;
 pub mod remove;
 pub mod rename;
+mod sequence;
 pub mod statfs;
 mod walk;
 pub mod write;
@@ -150,6 +153,8 @@ pub struct Fs {
     pub(crate) moving: tokio::sync::RwLock<()>,
     /// One lock per directory that is being listed, so that many who ask cost one listing.
     listing_locks: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    /// Small files that will be opened next.
+    ahead: ahead::Ahead,
     /// Programs that read one directory after another.
     walks: flat::Walks,
     /// Buckets that may not be entered or do not exist, and when that was found out.
@@ -179,6 +184,7 @@ impl Fs {
             notices,
             moving: tokio::sync::RwLock::default(),
             listing_locks: Mutex::default(),
+            ahead: ahead::Ahead::default(),
             walks: flat::Walks::default(),
             refused_buckets: Mutex::default(),
             usage: Mutex::default(),

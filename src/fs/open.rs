@@ -196,13 +196,15 @@ impl Files {
 
 impl Fs {
     /// Opens a file.
-    pub async fn open(&self, ino: Ino, access: Access, caller: Caller) -> Result<Opened> {
+    pub async fn open(self: &Arc<Self>, ino: Ino, access: Access, caller: Caller) -> Result<Opened> {
         if access.write || access.truncate {
             self.check_writable()?;
         }
         let file = self.open_file(ino)?;
         if access.write || access.truncate {
             file.close_pages().await;
+        } else {
+            self.expect_next(ino);
         }
         match self.open_checked(&file, access, caller).await {
             Ok(()) => {
@@ -236,6 +238,12 @@ impl Fs {
 
     /// The file of an inode, opened by its stored version if it is not in the table yet.
     pub(crate) fn open_file(&self, ino: Ino) -> Result<Arc<OpenFile>> {
+        self.take_ahead(ino);
+        self.file_of(ino)
+    }
+
+    /// The same, also where it was fetched ahead.
+    pub(super) fn file_of(&self, ino: Ino) -> Result<Arc<OpenFile>> {
         self.files.get_or_insert(ino, || {
             let location = match self.place(ino)? {
                 Place::File(location) => location,
@@ -337,7 +345,7 @@ impl Fs {
     }
 
     /// Takes in the attributes that a GET or HEAD of the file's present version told.
-    fn learn_head(&self, ino: Ino, head: &crate::store::ObjectHead) {
+    pub(super) fn learn_head(&self, ino: Ino, head: &crate::store::ObjectHead) {
         let known = self.tree.read(ino, |inode| inode.is_detached() || inode.local || inode.attributes_known());
         if known != Some(false) {
             return;

@@ -10,6 +10,7 @@ mod children;
 mod expiry;
 mod fill;
 mod inode;
+mod order;
 mod sighting;
 mod table;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::format::key::{BucketName, Prefix};
 use crate::store::{ETag, Key, Location};
 
 pub use inode::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
+pub use order::Order;
 pub use sighting::{Listing, Sighting};
 use table::Table;
 
@@ -213,6 +215,11 @@ impl Tree {
     /// The known names in a directory with their inodes, in the order in which S3 sorts.
     pub fn children(&self, directory: Ino) -> Vec<(Arc<str>, Entry)> {
         self.lock().children(directory)
+    }
+
+    /// Up to so many files that follow one in an order, as far as all names on the way are known.
+    pub fn files_after(&self, ino: Ino, order: Order, count: usize) -> Vec<Ino> {
+        self.lock().files_after(ino, order, count)
     }
 
     /// How far the names of a directory are known.
