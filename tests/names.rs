@@ -1,6 +1,6 @@
 //! Names: walks, large directories, and what other clients do to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
@@ -75,5 +75,57 @@ async fn walks_see_what_is_there() {
         walk(&client, &mut keys, &mut rng).await;
         let stranger = world.client(How::default());
         walk(&stranger, &mut keys, &mut rng).await;
+    }
+}
+
+/// Files that are read in order, so that others are fetched ahead of them, while they are written, moved and removed
+/// here and replaced by another client: everybody reads what the name stands for.
+#[tokio::test]
+async fn what_was_fetched_ahead_is_what_is_read() {
+    for seed in 0..60 {
+        let mut rng = Rng::with_seed(seed);
+        let world = World::new(1000).await;
+        let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for number in 0..60 {
+            files.insert(format!("d{}/f{number:02}", number / 15), vec![number; rng.usize(1..3000)]);
+        }
+        files.iter().for_each(|(key, bytes)| world.put(key, bytes.clone()));
+        let client = world.client(How::default());
+        for directory in ["", "d0", "d1", "d2", "d3"] {
+            client.list(directory).await.expect("listed");
+        }
+        for path in files.keys().cloned().collect::<Vec<_>>() {
+            if let Some(expected) = files.get(&path) {
+                assert!(client.read(&path).await.expect("read") == *expected, "seed {seed}: {path}");
+            }
+            let others: Vec<String> = files.keys().cloned().collect();
+            let other = rng.choice(&others).expect("some are left").clone();
+            let bytes = vec![rng.u8(..); rng.usize(1..3000)];
+            match rng.u8(0..8) {
+                0 => {
+                    client.write(&other, &bytes).await.expect("written");
+                    files.insert(other, bytes);
+                }
+                1 => {
+                    client.unlink(&other).await.expect("removed");
+                    files.remove(&other);
+                }
+                2 => {
+                    let renamed = format!("{other}x");
+                    client.rename(&other, &renamed, false).await.expect("renamed");
+                    let moved = files.remove(&other).expect("known");
+                    files.insert(renamed, moved);
+                }
+                3 => {
+                    world.put(&other, bytes.clone());
+                    files.insert(other, bytes);
+                    client.refresh().await;
+                }
+                _ => {}
+            }
+        }
+        for (path, expected) in &files {
+            assert!(client.read(path).await.expect("read") == *expected, "seed {seed}: {path} at the end");
+        }
     }
 }

@@ -55,16 +55,21 @@ impl File {
     /// # Errors
     /// ESTALE if the object is another version now, or gone.
     pub async fn warm(&self) -> Result<Option<ObjectHead>> {
-        let base = {
-            let state = self.lock();
-            state.base.clone().filter(|stored| !state.dirty && stored.version.size_bytes > 0 && state.stage.is_none())
-        };
-        match base {
-            Some(stored) if !self.data.inner.cache.has_first(&stored) => {
-                self.data.inner.cache.warm(&stored).await.map(Some)
-            }
-            _ => Ok(None),
+        match self.warming() {
+            Some(warming) => warming.await.map(Some),
+            None => Ok(None),
         }
+    }
+
+    /// The same as work that does not keep the file.
+    pub fn warming(&self) -> Option<impl Future<Output = Result<ObjectHead>> + Send + use<>> {
+        let cache = self.data.inner.cache.clone();
+        let state = self.lock();
+        let stored = state.base.clone().filter(|stored| {
+            let clean = !state.dirty && state.stage.is_none();
+            clean && stored.version.size_bytes > 0 && !cache.has_first(stored)
+        })?;
+        Some(async move { cache.warm(&stored).await })
     }
 
     /// Bytes from an offset, if they are here in one piece; fewer only at the end of the file. Does not wait.

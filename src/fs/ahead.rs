@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::data::readahead::WHOLE_BYTES_MAX;
+use crate::error::Result;
+use crate::store::ObjectHead;
 use crate::tree::{FileKind, Ino, Order};
 
 use super::Fs;
@@ -104,8 +106,10 @@ impl Fs {
             // What cannot be opened will say so to whoever opens it.
             let Ok(file) = self.file_of(ino) else { continue };
             state.held_bytes += size_bytes;
-            state.held.insert(ino, Held { file: file.clone(), since: Instant::now(), size_bytes });
-            self.data.spawn(self.clone().bring_ahead(file));
+            if let Some(warming) = file.bytes.warming() {
+                self.data.spawn(self.clone().bring_ahead(ino, warming));
+            }
+            state.held.insert(ino, Held { file, since: Instant::now(), size_bytes });
         }
         drop(state);
         missed.into_iter().for_each(|held| self.files.remove_unused(held.file));
@@ -113,7 +117,9 @@ impl Fs {
 
     /// The length of a small file whose bytes neither we nor the kernel have, if its version is known for sure.
     fn missing_bytes(&self, ino: Ino) -> Option<u64> {
-        self.tree.entry(ino).filter(|entry| !entry.ttl.is_zero())?;
+        if !self.is_fresh(ino) {
+            return None;
+        }
         let small = self.tree.read(ino, |inode| {
             let object = inode.object.as_ref().filter(|object| (1..=WHOLE_BYTES_MAX).contains(&object.size_bytes))?;
             let elsewhere = inode.local || inode.handles() > 0 || inode.pages.as_ref() == Some(&object.etag);
@@ -122,11 +128,18 @@ impl Fs {
         small.flatten()
     }
 
-    async fn bring_ahead(self: Arc<Self>, file: Arc<OpenFile>) {
-        match file.bytes.warm().await {
-            Ok(Some(head)) => self.learn_head(file.ino, &head),
-            Ok(None) => {}
-            Err(error) => log::debug!("{}: not fetched ahead: {error}", self.path(file.ino)),
+    /// Whether an inode's attributes may still be believed.
+    fn is_fresh(&self, ino: Ino) -> bool {
+        self.tree.entry(ino).is_some_and(|entry| !entry.ttl.is_zero())
+    }
+
+    /// Does not keep the file: whoever opens it must see whether somebody else has.
+    async fn bring_ahead(self: Arc<Self>, ino: Ino, warming: impl Future<Output = Result<ObjectHead>>) {
+        match warming.await {
+            // Old news would count as fresh where somebody asked to forget what is known.
+            Ok(head) if self.is_fresh(ino) => self.learn_head(ino, &head),
+            Ok(_) => {}
+            Err(error) => log::debug!("{}: not fetched ahead: {error}", self.path(ino)),
         }
     }
 
@@ -136,8 +149,7 @@ impl Fs {
         let Some(held) = self.ahead.lock().take(ino) else { return };
         let etag = held.file.bytes.version().map(|version| version.etag);
         let present = self.tree.read(ino, |inode| inode.object.as_ref().map(|object| &object.etag) == etag.as_ref());
-        let fresh = self.tree.entry(ino).is_some_and(|entry| !entry.ttl.is_zero());
-        if present != Some(true) || !fresh {
+        if present != Some(true) || !self.is_fresh(ino) {
             self.ahead.lock().record.missed_bytes += held.size_bytes;
             self.files.remove_unused(held.file);
         }

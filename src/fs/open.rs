@@ -346,8 +346,12 @@ impl Fs {
 
     /// Takes in the attributes that a GET or HEAD of the file's present version told.
     pub(super) fn learn_head(&self, ino: Ino, head: &crate::store::ObjectHead) {
-        let known = self.tree.read(ino, |inode| inode.is_detached() || inode.local || inode.attributes_known());
-        if known != Some(false) {
+        let wanting = self.tree.read(ino, |inode| {
+            // What the tree learned meanwhile may be newer.
+            let present = inode.object.as_ref().is_some_and(|object| object.etag == head.etag);
+            present && !(inode.is_detached() || inode.local || inode.attributes_known())
+        });
+        if wanting != Some(true) {
             return;
         }
         if let Some((parent, name)) = self.tree.read(ino, |inode| inode.parent_and_name())
