@@ -22,7 +22,7 @@ use dreamfs::store::profile::{Family, Profile};
 use dreamfs::store::retry::{Retry, RetryConfig};
 use dreamfs::store::trace::Trace;
 use dreamfs::store::{BucketName, GetOptions, Key, ListRequest, Location, ObjectHead, Store};
-use dreamfs::tree::{Defaults, Entry, FileKind, Ino, Place, ROOT};
+use dreamfs::tree::{Defaults, Entry, FileKind, Ino, Place, ROOT, Ttl};
 use futures_util::TryStreamExt;
 use tempfile::TempDir;
 
@@ -115,7 +115,7 @@ impl World {
             read_only: false,
             bucket_ops: true,
             attrs: how.attrs,
-            ttl: how.ttl,
+            ttl: Ttl::fixed(how.ttl),
             acl: None,
             storage_class: None,
             requests_max: 4,

@@ -76,8 +76,9 @@ pub struct Flags {
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = attrs_parser(), help_heading = "Files")]
     pub attrs: Attrs,
     /// How long names and attributes are believed before the store is asked again
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, help_heading = "Files")]
-    pub ttl: Duration,
+    /// [default: 3s to 60s, by how long a directory has not changed]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Files")]
+    pub ttl: Option<Duration>,
     /// Do not let mkdir and rmdir create and delete buckets
     #[arg(long, help_heading = "Files")]
     pub no_bucket_ops: bool,

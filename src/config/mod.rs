@@ -29,7 +29,7 @@ use crate::format::key::{BucketName, Prefix};
 use crate::fs::Attrs;
 use crate::fuse::{host, session};
 use crate::store::s3;
-use crate::tree::Place;
+use crate::tree::{Place, Ttl};
 
 pub use environment::{
     Environment, absolute, arguments, control_dir, current_program, leave_current_dir, state_dir, temporary_dir,
@@ -71,7 +71,7 @@ pub struct Mount {
     /// Where attributes come from.
     pub attrs: Attrs,
     /// How long names are believed.
-    pub ttl: Duration,
+    pub ttl: Ttl,
     /// Canned ACL of what is created.
     pub acl: Option<String>,
     /// Storage class of what is created.
@@ -183,7 +183,7 @@ impl Typed {
             dir_mode: flags.dir_mode & !flags.umask,
             bucket_ops: !flags.no_bucket_ops,
             attrs: flags.attrs,
-            ttl: flags.ttl,
+            ttl: flags.ttl.map_or(Ttl::ADAPTIVE, Ttl::fixed),
             acl: flags.acl,
             storage_class: flags.storage_class,
             memory_bytes_max: flags.memory,
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(mount.store.endpoint, "https://s3.us-east-005.dream.io");
         assert_eq!(mount.store.region, "us-east-005");
         assert_eq!((mount.file_mode, mount.dir_mode, mount.bucket_ops), (0o644, 0o755, true));
-        assert_eq!((mount.ttl, mount.timeout), (Duration::from_secs(5), Duration::from_secs(60)));
+        assert_eq!((mount.ttl, mount.timeout), (Ttl::ADAPTIVE, Duration::from_secs(60)));
         assert_eq!((mount.memory_bytes_max, mount.requests_max.get()), (256 << 20, 64));
         assert_eq!((mount.uid, mount.gid), (host::effective_uid(), host::effective_gid()));
     }

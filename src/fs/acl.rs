@@ -19,11 +19,12 @@ const LINK_EXPIRES_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 impl Fs {
     /// The canned name of the ACL, or `custom`.
     pub(crate) async fn canned_acl(&self, ino: Ino) -> Result<String> {
-        let sent =
-            self.tree.read(ino, |inode| match (inode.acl(self.config.ttl), inode.local && inode.object.is_none()) {
+        let sent = self.tree.read(ino, |inode| {
+            match (inode.acl(self.config.ttl.min()), inode.local && inode.object.is_none()) {
                 (AclState::Sent(headers), true) => Some(headers),
                 _ => None,
-            });
+            }
+        });
         match sent.flatten() {
             Some(None) => Ok("private".to_owned()),
             Some(Some(AclHeaders::Canned(name))) => Ok(name),
@@ -34,7 +35,7 @@ impl Fs {
 
     /// The ACL of a bucket or object, from one request per version.
     pub(crate) async fn acl(&self, ino: Ino) -> Result<Arc<Acl>> {
-        if let Some(AclState::Known(acl)) = self.tree.read(ino, |inode| inode.acl(self.config.ttl)) {
+        if let Some(AclState::Known(acl)) = self.tree.read(ino, |inode| inode.acl(self.config.ttl.min())) {
             return Ok(acl);
         }
         let acl = Arc::new(self.store.get_acl(&self.acl_target(ino)?).await.map_err(unsupported_acl)?);
@@ -115,7 +116,7 @@ impl Fs {
 
     /// The ACL that must ride on the next version of an inode's object, so that it keeps what it has.
     pub(crate) async fn riding_acl(&self, ino: Ino) -> Result<Option<AclHeaders>> {
-        let state = self.tree.read(ino, |inode| inode.acl(self.config.ttl)).unwrap_or_default();
+        let state = self.tree.read(ino, |inode| inode.acl(self.config.ttl.min())).unwrap_or_default();
         let stored = self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false);
         let location = self.files.get(ino).and_then(|file| file.bytes.version()).map(|version| version.location);
         let location = location.or_else(|| self.tree.place(ino).and_then(|place| place.location()));

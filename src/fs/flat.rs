@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use crate::error::Result;
 use crate::format::key::{BucketName, Prefix};
 use crate::store::ListRequest;
-use crate::tree::{Ino, Knowledge, Listing, Place};
+use crate::tree::{Ino, Knowledge, Place};
 
 use super::Fs;
 use super::names::{Position, Subtree, Whole};
@@ -225,7 +225,7 @@ impl Fs {
             return;
         }
         self.tree.set_hidden_keys(directory, names.hidden_keys());
-        let listing = Listing { names: names.into_sightings(), complete: true };
+        let listing = names.into_listing(true, self.clock.now());
         self.tree.fill(directory, &place(&base.bucket, &prefix), listing, since);
     }
 }

@@ -109,7 +109,7 @@ impl Fs {
                 let names = buckets
                     .into_iter()
                     .map(|entry| (entry.name.as_str().to_owned(), Sighting::Bucket { created: entry.created }));
-                Ok(Listing { names: names.collect(), complete: true })
+                Ok(Listing { names: names.collect(), complete: true, ..Listing::default() })
             }
         }
     }
@@ -139,7 +139,7 @@ impl Fs {
         }
         self.tree.set_hidden_keys(directory, names.hidden_keys());
         self.judge(directory, &bucket, &prefix, &names).await?;
-        Ok(Listing { names: names.into_sightings(), complete: continuation.is_none() })
+        Ok(names.into_listing(continuation.is_none(), self.clock.now()))
     }
 
     /// Finds out whether a directory's files carry POSIX metadata.

@@ -46,7 +46,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
@@ -58,7 +58,7 @@ use crate::error::{Error, Meaning, Result};
 use crate::format::key::{BadName, BucketName, check_segment};
 use crate::store::profile::Profile;
 use crate::store::{AclHeaders, Store};
-use crate::tree::{Defaults, FileKind, Ino, Place, Tree};
+use crate::tree::{Defaults, FileKind, Ino, Place, Tree, Ttl};
 
 use open::Files;
 use statfs::Usage;
@@ -88,7 +88,7 @@ pub struct Config {
     /// Where attributes come from.
     pub attrs: Attrs,
     /// How long names and attributes are believed.
-    pub ttl: Duration,
+    pub ttl: Ttl,
     /// The canned ACL of what this mount creates.
     pub acl: Option<String>,
     /// The storage class of what this mount creates.

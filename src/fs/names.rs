@@ -3,11 +3,11 @@
 //! Keys that no path can name are counted and left out. An object `a` beside `a/` is hidden: the directory has the name.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::format::key::check_segment;
 use crate::store::{ListPage, ListedObject};
-use crate::tree::{Object, Sighting};
+use crate::tree::{Listing, Object, Sighting};
 
 /// Names of unfinished directories that are gathered at most: a larger directory is better listed by itself.
 const GATHERED_MAX: usize = 10_000;
@@ -75,8 +75,15 @@ impl Names {
         objects.into_iter().take(count).map(|object| object.key.clone()).collect()
     }
 
-    /// What the tree is told.
-    pub(super) fn into_sightings(self) -> Vec<(String, Sighting)> {
+    /// What the tree is told of the directory, at a time.
+    pub(super) fn into_listing(self, complete: bool, now: SystemTime) -> Listing {
+        let times = self.files.iter().map(|(_, object)| object).chain(&self.marker).map(|object| object.modified);
+        // A store whose clock is ahead of ours stores what is new to both.
+        let unchanged = times.max().and_then(|newest| now.duration_since(newest).ok()).unwrap_or_default();
+        Listing { names: self.into_sightings(), complete, unchanged }
+    }
+
+    fn into_sightings(self) -> Vec<(String, Sighting)> {
         let directories = self.directories;
         let files = self.files.into_iter().filter(|(name, _)| !directories.contains(name));
         let files: HashMap<String, Sighting> = files.map(|(name, object)| (name, listed(object))).collect();

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::inode::Ino;
 
@@ -27,6 +27,10 @@ pub struct Directory {
     pub(super) hidden_keys: u64,
     /// How many verbs are at work in it: none of its names may be forgotten between being found and being used.
     pub(super) held: u32,
+    /// For how long it has not changed, as far as listings tell, when it was last listed.
+    pub(super) unchanged: Duration,
+    /// When a listing last told a change of its names.
+    same_since: Option<Instant>,
     /// When this mount last changed a name in it, or made it.
     changed: Option<Instant>,
     /// How many listings are under way.
@@ -47,6 +51,16 @@ impl Directory {
         if self.listings > 0 {
             self.touched.insert(name.clone());
         }
+    }
+
+    /// A listing has told its names: whether they are others than were known, and how long ago its newest object was
+    /// stored.
+    pub(super) fn note_listed(&mut self, now: Instant, changed: bool, newest_age: Duration) {
+        if changed {
+            self.same_since = Some(now);
+        }
+        let same = self.same_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.unchanged = newest_age.max(same);
     }
 
     /// Whether this mount changed a name in it at that time or later.

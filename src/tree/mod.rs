@@ -15,6 +15,7 @@ mod sighting;
 mod table;
 #[cfg(test)]
 mod tests;
+mod ttl;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,6 +27,7 @@ pub use inode::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
 pub use order::Order;
 pub use sighting::{Listing, Sighting};
 use table::Table;
+pub use ttl::Ttl;
 
 /// What an inode is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +114,8 @@ impl Drop for Held<'_> {
 }
 
 impl Tree {
-    /// A tree whose root is `root`. Names are believed for `ttl`; about `names_max` are remembered.
-    pub fn new(root: Place, defaults: Defaults, ttl: Duration, names_max: usize) -> Self {
+    /// A tree whose root is `root`. Names are believed as `ttl` says; about `names_max` are remembered.
+    pub fn new(root: Place, defaults: Defaults, ttl: Ttl, names_max: usize) -> Self {
         Tree { table: Mutex::new(Table::new(root, defaults, ttl, names_max)) }
     }
 

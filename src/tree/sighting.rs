@@ -1,7 +1,7 @@
 //! What the store said of names: the rules by which news meets what is already known.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::inode::{AclState, Attr, FileKind, Ino, Inode, Object};
 use super::table::Table;
@@ -30,6 +30,8 @@ pub struct Listing {
     pub names: Vec<(String, Sighting)>,
     /// Whether these are all of them; else there are more than a page.
     pub complete: bool,
+    /// How long ago the newest object in it was stored; nothing if there is none.
+    pub unchanged: Duration,
 }
 
 impl Sighting {

@@ -14,13 +14,13 @@ use crate::store::{BucketName, Location};
 use super::children::Directory;
 use super::inode::{AclState, Attr, FileKind, Ino, Inode, Object, RESERVED_FROM, ROOT, number};
 use super::sighting::{Listing, Sighting, directory_attr};
-use super::{Answer, Defaults, Entry, Knowledge, Place, remaining};
+use super::{Answer, Defaults, Entry, Knowledge, Place, Ttl, remaining};
 
 pub(super) struct Table {
     pub(super) inodes: HashMap<Ino, Inode>,
     pub(super) defaults: Defaults,
     root: Place,
-    ttl: Duration,
+    ttl: Ttl,
     pub(super) names_max: usize,
     next_reserved: u64,
     /// Directories by last use: the names of the longest unused go first.
@@ -28,7 +28,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(root: Place, defaults: Defaults, ttl: Duration, names_max: usize) -> Self {
+    pub(super) fn new(root: Place, defaults: Defaults, ttl: Ttl, names_max: usize) -> Self {
         let root_inode = Inode {
             parent: ROOT,
             name: "".into(),
@@ -66,7 +66,7 @@ impl Table {
     pub(super) fn answer(&mut self, parent: Ino, name: &str) -> Answer {
         self.recent.promote(&parent);
         let Some(directory) = self.directory(parent) else { return Answer::Unknown };
-        let listed = directory.listed.map_or(Duration::ZERO, |at| remaining(at, self.ttl));
+        let listed = directory.listed.map_or(Duration::ZERO, |at| remaining(at, self.ttl_in(directory)));
         match directory.names.get(name).and_then(|ino| self.entry(*ino)) {
             Some(entry) if !entry.ttl.is_zero() => Answer::Found(entry),
             Some(_) => Answer::Unknown,
@@ -78,11 +78,19 @@ impl Table {
     pub(super) fn entry(&self, ino: Ino) -> Option<Entry> {
         let inode = self.inodes.get(&ino)?;
         let ttl = match inode.checked {
-            _ if inode.local || ino == ROOT || inode.detached => self.ttl,
-            Some(checked) => remaining(checked, self.ttl),
+            _ if inode.local || ino == ROOT || inode.detached => self.ttl.min(),
+            Some(checked) => {
+                let ttl = self.directory(inode.parent).map_or(self.ttl.min(), |directory| self.ttl_in(directory));
+                remaining(checked, ttl)
+            }
             None => Duration::ZERO,
         };
         Some(Entry { ino, attr: inode.attr, ttl })
+    }
+
+    /// How long the names in a directory, and their attributes, are believed.
+    fn ttl_in(&self, directory: &Directory) -> Duration {
+        self.ttl.of(directory.unchanged)
     }
 
     pub(super) fn remember(&mut self, ino: Ino) {
@@ -287,10 +295,9 @@ impl Table {
     }
 
     pub(super) fn knowledge(&mut self, ino: Ino) -> Knowledge {
-        let ttl = self.ttl;
         match self.directory(ino) {
             Some(directory) if directory.complete => match directory.listed {
-                Some(at) if !remaining(at, ttl).is_zero() => Knowledge::Complete,
+                Some(at) if !remaining(at, self.ttl_in(directory)).is_zero() => Knowledge::Complete,
                 _ => Knowledge::Outdated,
             },
             Some(directory) if directory.large => Knowledge::Large,
@@ -320,11 +327,10 @@ impl Table {
     }
 
     /// Takes in what a listing told of a directory, but for names that this mount changed meanwhile.
-    pub(super) fn take_listing(&mut self, ino: Ino, Listing { names, complete }: Listing) {
+    pub(super) fn take_listing(&mut self, ino: Ino, Listing { names, complete, unchanged }: Listing) {
         let now = Instant::now();
-        if complete {
-            self.drop_unlisted(ino, &names);
-        }
+        let lost = complete && self.drop_unlisted(ino, &names);
+        let known = self.directory(ino).map_or(0, |directory| directory.names.len());
         for (name, sighting) in names {
             let touched = self.directory(ino).is_some_and(|directory| directory.is_touched(&name));
             if !touched {
@@ -332,6 +338,8 @@ impl Table {
             }
         }
         if let Some(directory) = self.directory_mut(ino) {
+            let changed = !directory.complete || lost || directory.names.len() != known;
+            directory.note_listed(now, changed, if lost { Duration::ZERO } else { unchanged });
             directory.complete = complete;
             directory.listed = complete.then_some(now);
             directory.large = !complete;
@@ -340,16 +348,18 @@ impl Table {
         self.shrink();
     }
 
-    /// Takes away the names that a complete listing did not show, but for those that are only here.
-    fn drop_unlisted(&mut self, ino: Ino, listed: &[(String, Sighting)]) {
-        let Some(directory) = self.directory(ino) else { return };
+    /// Takes away the names that a complete listing did not show, but for those that are only here; answers whether
+    /// there were any.
+    fn drop_unlisted(&mut self, ino: Ino, listed: &[(String, Sighting)]) -> bool {
+        let Some(directory) = self.directory(ino) else { return false };
         let listed: std::collections::HashSet<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
         let gone = directory.names.iter().filter(|(name, _)| !listed.contains(&***name) && !directory.is_touched(name));
         let is_local = |ino: &Ino| self.holds_local(*ino);
         let gone: Vec<Arc<str>> = gone.filter(|(_, ino)| !is_local(ino)).map(|(name, _)| name.clone()).collect();
-        for name in gone {
-            self.lose(ino, &name);
+        for name in &gone {
+            self.lose(ino, name);
         }
+        !gone.is_empty()
     }
 
     pub(super) fn sight_one(&mut self, parent: Ino, name: &str, sighting: Sighting) -> Option<Entry> {

@@ -6,10 +6,14 @@ use super::*;
 use crate::store::ETag;
 
 fn tree() -> Tree {
+    tree_with(Ttl::fixed(Duration::from_secs(60)))
+}
+
+fn tree_with(ttl: Ttl) -> Tree {
     let defaults =
         Defaults { uid: 7, gid: 8, file_mode: 0o644, dir_mode: 0o755, dir_time: UNIX_EPOCH + Duration::from_secs(9) };
     let bucket = BucketName::new("bucket").expect("plain");
-    Tree::new(Place::Directory { bucket, prefix: Prefix::default() }, defaults, Duration::from_secs(60), 1000)
+    Tree::new(Place::Directory { bucket, prefix: Prefix::default() }, defaults, ttl, 1000)
 }
 
 fn object(etag: &str, size_bytes: u64) -> Object {
@@ -33,7 +37,11 @@ fn listing(names: &[(&str, &str)]) -> Listing {
         "" => Sighting::Directory,
         etag => Sighting::Listed(object(etag, 1)),
     };
-    Listing { names: names.iter().map(|(name, etag)| (name.to_string(), sighting(etag))).collect(), complete: true }
+    Listing {
+        names: names.iter().map(|(name, etag)| (name.to_string(), sighting(etag))).collect(),
+        complete: true,
+        unchanged: Duration::ZERO,
+    }
 }
 
 fn found(tree: &Tree, name: &str) -> Option<Ino> {
@@ -142,4 +150,21 @@ fn a_refresh_asks_again_and_loses_nothing_local() {
     assert!(matches!(tree.answer(ROOT, "a"), Answer::Unknown));
     assert_eq!(tree.knowledge(ROOT), Knowledge::Outdated);
     assert_eq!(tree.children(ROOT).len(), 1, "names stay for the time the store is away");
+}
+
+#[test]
+fn a_directory_that_does_not_change_is_believed_longer() {
+    let tree = tree_with(Ttl::ADAPTIVE);
+    let believed = |names: &[(&str, &str)], unchanged| {
+        tree.begin_listing(ROOT);
+        tree.end_listing(ROOT, Some(Listing { unchanged: Duration::from_secs(unchanged), ..listing(names) }));
+        let Answer::Found(entry) = tree.answer(ROOT, "a") else { panic!("a is there") };
+        let Answer::Absent(absent) = tree.answer(ROOT, "none") else { panic!("nothing else is") };
+        assert!(entry.ttl.abs_diff(absent) < Duration::from_secs(1));
+        entry.ttl.as_secs_f64().round() as u64
+    };
+    assert_eq!(believed(&[("a", "1"), ("b", "1")], 3600), 60, "its newest object is old");
+    assert_eq!(believed(&[("a", "1"), ("b", "2")], 1), 3, "one has just been replaced");
+    assert_eq!(believed(&[("a", "1"), ("b", "2")], 200), 20);
+    assert_eq!(believed(&[("a", "1")], 3600), 3, "one was removed, which no object's time tells");
 }
