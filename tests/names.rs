@@ -129,3 +129,58 @@ async fn what_was_fetched_ahead_is_what_is_read() {
         }
     }
 }
+
+/// Names of a large directory that is not listed, or whose listing is old, are looked up by a few pages: those that are
+/// there, those that are not, and those that another client added, replaced and deleted.
+#[tokio::test]
+async fn names_of_a_large_directory_cost_a_few_pages() {
+    let world = World::new(1000).await;
+    let name = |number: usize| format!("d/f{number:05}");
+    (0..5000).for_each(|number| world.put(&name(number), vec![1]));
+    let client = world.client(How { names_max: 20_000, ..How::default() });
+    for round in ["never listed", "listed a while ago"] {
+        let before = client.lists();
+        for number in 0..5000 {
+            assert_eq!(client.stat(&name(number)).await.expect("is there").attr.size_bytes, 1, "{round}");
+        }
+        assert!(client.lists() - before <= 12, "{round}: {} LIST", client.lists() - before);
+        let before = client.lists();
+        for number in 0..1000 {
+            assert!(client.stat(&format!("d/f02000x{number:04}")).await.is_err(), "{round}");
+        }
+        assert!(client.lists() - before <= 1, "{round}: {} LIST", client.lists() - before);
+        client.list("d").await.expect("listed");
+        client.refresh().await;
+    }
+    for number in (0..5000).step_by(5) {
+        match number % 3 {
+            0 => world.put(&name(number), vec![1, 2]),
+            1 => world.delete(&name(number)).await,
+            _ => world.put(&format!("{}new", name(number)), vec![1, 2, 3]),
+        }
+    }
+    client.refresh().await;
+    for number in (0..5000).step_by(5) {
+        let (old, new) = (client.stat(&name(number)).await, client.stat(&format!("{}new", name(number))).await);
+        let sizes = [old, new].map(|found| found.ok().map(|entry| entry.attr.size_bytes));
+        let expected = [[Some(2), None], [None, None], [Some(1), Some(3)]][number % 3];
+        assert_eq!(sizes, expected, "{number}");
+    }
+}
+
+/// A directory beside files that sort between its name and its keys is found in any page.
+#[tokio::test]
+async fn a_directory_behind_its_neighbours_is_found() {
+    let world = World::new(4).await;
+    for key in ["a", "a!", "a!b", "a-", "a.b", "a.c", "a/x", "a0", "b", "b/y", "c"] {
+        world.put(key, vec![1]);
+    }
+    for first in ["a", "a!", "a-", "a.b", "a/x", "b/y", "aa", "a0", "c", "none"] {
+        let client = world.client(How::default());
+        let found = client.stat(first).await.is_ok();
+        assert_eq!(found, !["aa", "none"].contains(&first), "{first} at once");
+        for (path, there) in [("a/x", true), ("b/y", true), ("a.c", true), ("a.d", false), ("c", true), ("a0", true)] {
+            assert_eq!(client.stat(path).await.is_ok(), there, "{path} after {first}");
+        }
+    }
+}

@@ -74,6 +74,7 @@ impl Default for How {
 pub struct Client {
     pub fs: Arc<Fs>,
     pub fault: Arc<Fault>,
+    trace: Arc<Trace>,
     _state: TempDir,
 }
 
@@ -98,6 +99,7 @@ impl World {
         let retry = Arc::new(Retry::new(limit, RetryConfig::default()));
         let store = Arc::new(Trace::new(retry));
         let config = data::Config { memory_bytes_max: 16 << 20, state, limits: LIMITS, uploads_at_once: 3, disk: None };
+        let trace = store.clone();
         let data = Data::new(store.clone(), config);
         let profile = Arc::new(Profile::new());
         // The store in memory has ACLs of objects, as RGW has.
@@ -128,7 +130,7 @@ impl World {
         // Nobody is told: there is no kernel.
         let (told, _) = tokio::sync::mpsc::unbounded_channel();
         let fs = Arc::new(Fs::new(store, data, profile, config, self.clock.clone(), told));
-        Client { fs, fault, _state: state_folder }
+        Client { fs, fault, trace, _state: state_folder }
     }
 
     pub fn location(&self, key: &str) -> Location {
@@ -188,6 +190,11 @@ pub const READ: Access = Access { read: true, write: false, truncate: false, exc
 pub const WRITE: Access = Access { read: true, write: true, truncate: false, exclusive: false };
 
 impl Client {
+    /// Pages of listings that were asked for.
+    pub fn lists(&self) -> u64 {
+        self.trace.counts().get("ListObjects").copied().unwrap_or(0)
+    }
+
     /// The inode of a path, name by name.
     pub async fn walk(&self, path: &str) -> Result<Ino> {
         if path.is_empty() { Ok(ROOT) } else { self.stat(path).await.map(|entry| entry.ino) }

@@ -62,14 +62,22 @@ impl Fs {
     /// Learns a directory. Many who ask at once cost one listing. While the store is away, a directory that was known
     /// before stays as it was.
     async fn load(&self, directory: Ino, extent: Extent, step: Option<&Step>) -> Result<()> {
+        let load = async {
+            let enough = match self.tree.knowledge(directory) {
+                Knowledge::Complete => true,
+                Knowledge::Large => extent == Extent::FirstPage,
+                Knowledge::Outdated | Knowledge::Unknown => false,
+            };
+            if enough { Ok(()) } else { self.load_now(directory, extent, step).await }
+        };
+        self.one_at_a_time(directory, load).await
+    }
+
+    /// Asks the store for names of a directory, after those who ask already.
+    pub(super) async fn one_at_a_time<T>(&self, directory: Ino, ask: impl Future<Output = T>) -> T {
         let lock = self.listing_locks.lock().expect("no panic under this lock").entry(directory).or_default().clone();
         let guard = lock.lock().await;
-        let enough = match self.tree.knowledge(directory) {
-            Knowledge::Complete => true,
-            Knowledge::Large => extent == Extent::FirstPage,
-            Knowledge::Outdated | Knowledge::Unknown => false,
-        };
-        let result = if enough { Ok(()) } else { self.load_now(directory, extent, step).await };
+        let result = ask.await;
         drop(guard);
         let mut locks = self.listing_locks.lock().expect("no panic under this lock");
         // Ours and the table's: nobody else waits.

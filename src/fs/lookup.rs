@@ -8,10 +8,14 @@ use crate::format::key::{BucketName, Prefix};
 use crate::store::{Kind, ListRequest, Location};
 use crate::tree::{Answer, Entry, FileKind, Ino, Knowledge, Place, Sighting};
 
+use super::names::Names;
 use super::{Fs, checked_name};
 
 /// How long a bucket that could not be entered is not asked for again.
 const REFUSED_BUCKET_TTL: Duration = Duration::from_secs(60);
+
+/// Names of a page of a listing: a directory of more is not listed for the sake of one of them.
+const PAGE_NAMES: usize = 1000;
 
 /// The answer to a lookup.
 #[derive(Clone, Debug)]
@@ -109,19 +113,61 @@ impl Fs {
 
     /// Asks the store for a name that the tree does not know.
     async fn learn(&self, parent: Ino, name: &str) -> Result<Option<Entry>> {
-        match self.directory_place(parent)? {
-            Place::Directory { bucket, prefix } if self.tree.knowledge(parent) == Knowledge::Large => {
-                self.probe(parent, name, bucket, prefix).await
+        let place = self.directory_place(parent)?;
+        if !self.is_large(parent) {
+            self.load_page(parent).await?;
+        }
+        match (self.tree.answer(parent, name), place) {
+            (Answer::Found(entry), _) => Ok(Some(entry)),
+            (Answer::Unknown, Place::Directory { bucket, prefix }) if self.is_large(parent) => {
+                self.one_at_a_time(parent, self.look_around(parent, name, bucket, prefix)).await
             }
-            place => {
-                self.load_page(parent).await?;
-                match (self.tree.knowledge(parent), place) {
-                    (Knowledge::Large, Place::Directory { bucket, prefix }) => {
-                        self.probe(parent, name, bucket, prefix).await
-                    }
-                    _ => Ok(self.tree.child(parent, name).and_then(|ino| self.tree.entry(ino))),
-                }
+            (Answer::Absent(_) | Answer::Unknown, _) => {
+                Ok(self.tree.child(parent, name).and_then(|ino| self.tree.entry(ino)))
             }
+        }
+    }
+
+    /// Whether a directory is not worth being listed for the sake of one name.
+    fn is_large(&self, directory: Ino) -> bool {
+        match self.tree.knowledge(directory) {
+            Knowledge::Large => true,
+            Knowledge::Outdated => self.tree.count(directory) > PAGE_NAMES,
+            Knowledge::Complete | Knowledge::Unknown => false,
+        }
+    }
+
+    /// Asks for a name of a large directory and for those that follow it, which are often looked up next.
+    async fn look_around(&self, parent: Ino, name: &str, bucket: BucketName, prefix: Prefix) -> Result<Option<Entry>> {
+        // Somebody else may have asked meanwhile.
+        if let Answer::Found(entry) = self.tree.answer(parent, name) {
+            return Ok(Some(entry));
+        }
+        let request = ListRequest {
+            prefix: prefix.as_str().to_owned(),
+            delimited: true,
+            start_after: Some(format!("{prefix}{}", just_before(name))).filter(|after| !after.is_empty()),
+            keys_max: self.tree.names_wanted(parent, name),
+            ..ListRequest::default()
+        };
+        self.tree.begin_listing(parent);
+        let told = self.store.list(&bucket, &request).await.map(|page| {
+            let ended = page.continuation.is_none();
+            let mut names = Names::new(prefix.as_str());
+            names.add(page);
+            names.into_span(name, ended)
+        });
+        let (told, failed) = match told {
+            Ok(told) => (Some(told), None),
+            Err(error) => (None, Some(error)),
+        };
+        let certain =
+            told.as_ref().is_some_and(|(span, names)| span.has(name) || names.iter().any(|(told, _)| told == name));
+        self.tree.end_span(parent, told);
+        match failed {
+            Some(error) => Err(error.into()),
+            None if certain => Ok(self.tree.child(parent, name).and_then(|ino| self.tree.entry(ino))),
+            None => self.probe(parent, name, bucket, prefix).await,
         }
     }
 
@@ -167,5 +213,27 @@ impl Fs {
     /// Forgets that a bucket could not be entered.
     pub(crate) fn forget_refusal(&self, bucket: &BucketName) {
         self.refused_buckets.lock().expect("no panic under this lock").remove(bucket);
+    }
+}
+
+/// A string that sorts before a name and behind most that sort before it.
+fn just_before(name: &str) -> String {
+    let mut characters = name.chars();
+    match characters.next_back() {
+        Some(last @ '!'..='~') => format!("{}{}~", characters.as_str(), char::from(last as u8 - 1)),
+        _ => characters.as_str().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_that_begins_just_before_a_name_shows_it() {
+        for name in ["a", "f00123", "!", " ", "x ", "\u{e9}", "a/", "b0", "~"] {
+            assert!(just_before(name).as_str() < name, "{name:?}");
+        }
+        assert!(just_before("f00123").as_str() > "f00122");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::format::key::check_segment;
 use crate::store::{ListPage, ListedObject};
-use crate::tree::{Listing, Object, Sighting};
+use crate::tree::{Listing, Object, Sighting, Span};
 
 /// Names of unfinished directories that are gathered at most: a larger directory is better listed by itself.
 const GATHERED_MAX: usize = 10_000;
@@ -19,12 +19,21 @@ pub(super) struct Names {
     directories: HashSet<String>,
     marker: Option<ListedObject>,
     hidden_keys: u64,
+    /// The last key of the last page, below the prefix.
+    last: String,
 }
 
 impl Names {
     pub(super) fn new(prefix: &str) -> Self {
         let prefix = prefix.to_owned();
-        Names { prefix, files: Vec::new(), directories: HashSet::new(), marker: None, hidden_keys: 0 }
+        Names {
+            prefix,
+            files: Vec::new(),
+            directories: HashSet::new(),
+            marker: None,
+            hidden_keys: 0,
+            last: String::new(),
+        }
     }
 
     /// The prefix of all keys.
@@ -44,6 +53,8 @@ impl Names {
 
     /// Takes in a page of a listing that folds what is deeper.
     pub(super) fn add(&mut self, page: ListPage) {
+        let last = page.objects.last().map(|object| &object.key).max(page.prefixes.last());
+        self.last = last.and_then(|key| key.strip_prefix(&self.prefix)).unwrap_or_default().to_owned();
         for object in page.objects {
             self.add_object(object);
         }
@@ -80,7 +91,22 @@ impl Names {
         let times = self.files.iter().map(|(_, object)| object).chain(&self.marker).map(|object| object.modified);
         // A store whose clock is ahead of ours stores what is new to both.
         let unchanged = times.max().and_then(|newest| now.duration_since(newest).ok()).unwrap_or_default();
-        Listing { names: self.into_sightings(), complete, unchanged }
+        Listing { names: self.without_doubtful(complete).into_sightings(), complete, unchanged }
+    }
+
+    /// What the tree is told of the names from one on, which need not be the last ones.
+    pub(super) fn into_span(self, from: &str, ended: bool) -> (Span, Vec<(String, Sighting)>) {
+        let span = Span { from: from.to_owned(), last: (!ended).then(|| self.last.clone()) };
+        (span, self.without_doubtful(ended).into_sightings())
+    }
+
+    /// Without files of which a later page may show that their name is a directory's.
+    fn without_doubtful(mut self, ended: bool) -> Self {
+        if !ended {
+            let span = Span { from: String::new(), last: Some(self.last.clone()) };
+            self.files.retain(|(name, _)| span.has(name));
+        }
+        self
     }
 
     fn into_sightings(self) -> Vec<(String, Sighting)> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::inode::Ino;
+use super::span::Spans;
 
 /// The names in a directory.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Directory {
     pub(super) complete: bool,
     /// When a listing last told all names; `None` if the store is to be asked again.
     pub(super) listed: Option<Instant>,
+    /// What is known of parts of it.
+    pub(super) spans: Spans,
     /// Whether it has more names than one page: single names are then asked for by themselves.
     pub(super) large: bool,
     /// Whether its files carry POSIX metadata; `None` while nobody has looked.

@@ -19,6 +19,7 @@ impl Table {
             }
             if let Some(directory) = &mut inode.directory {
                 directory.listed = None;
+                directory.spans.clear();
                 directory.posix = None;
                 next.extend(directory.names.values());
             }
@@ -60,6 +61,7 @@ impl Table {
         let Some(directory) = self.directory_mut(ino).filter(|directory| directory.held == 0) else { return };
         directory.complete = false;
         directory.listed = None;
+        directory.spans.clear();
         let names: Vec<(Arc<str>, Ino)> = directory.names.iter().map(|(name, ino)| (name.clone(), *ino)).collect();
         for (name, child) in names {
             let idle = self.inodes.get(&child).is_some_and(|inode| {

@@ -12,6 +12,7 @@ mod fill;
 mod inode;
 mod order;
 mod sighting;
+mod span;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::store::{ETag, Key, Location};
 pub use inode::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
 pub use order::Order;
 pub use sighting::{Listing, Sighting};
+pub use span::Span;
 use table::Table;
 pub use ttl::Ttl;
 
@@ -259,6 +261,26 @@ impl Tree {
     /// changed a name in it since.
     pub fn fill(&self, ino: Ino, place: &Place, listing: Listing, since: Instant) {
         self.lock().fill(ino, place, listing, since);
+    }
+
+    /// A listing of some names has ended, which was begun as one of all: what it told is taken in, and also that there
+    /// are no others in its span.
+    pub fn end_span(&self, directory: Ino, told: Option<(Span, Vec<(String, Sighting)>)>) {
+        let mut table = self.lock();
+        if let Some((span, names)) = told {
+            table.take_span(directory, span, names);
+        }
+        table.end_listing(directory, None);
+    }
+
+    /// How many names of a large directory should be asked for together, from one on.
+    pub fn names_wanted(&self, directory: Ino, name: &str) -> Option<u32> {
+        self.lock().directory_mut(directory).map(|directory| directory.spans.names_wanted(name))
+    }
+
+    /// How many names of a directory are known, fresh or not.
+    pub fn count(&self, directory: Ino) -> usize {
+        self.lock().directory(directory).map_or(0, |directory| directory.names.len())
     }
 
     /// Takes in what the store said of a single name; answers where it leads now.

@@ -70,8 +70,10 @@ impl Table {
         match directory.names.get(name).and_then(|ino| self.entry(*ino)) {
             Some(entry) if !entry.ttl.is_zero() => Answer::Found(entry),
             Some(_) => Answer::Unknown,
-            None if !listed.is_zero() => Answer::Absent(listed),
-            None => Answer::Unknown,
+            None => match listed.max(directory.spans.absent(name, &self.ttl, directory.unchanged)) {
+                Duration::ZERO => Answer::Unknown,
+                known => Answer::Absent(known),
+            },
         }
     }
 
@@ -375,7 +377,7 @@ impl Table {
     }
 
     /// Whether it, or something below it, has what the store has not.
-    fn holds_local(&self, ino: Ino) -> bool {
+    pub(super) fn holds_local(&self, ino: Ino) -> bool {
         let Some(inode) = self.inodes.get(&ino) else { return false };
         let below = inode.directory.iter().flat_map(|directory| directory.names.values());
         inode.local || below.into_iter().any(|child| self.holds_local(*child))
