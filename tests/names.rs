@@ -1,9 +1,12 @@
 //! Names: walks, large directories, and what other clients do to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::harness::{How as MountHow, Kind, Mount, Rig, wait_for};
 use crate::stand::{Client, How, World};
 
 /// The names in a directory, by the keys of the bucket.
@@ -183,4 +186,54 @@ async fn a_directory_behind_its_neighbours_is_found() {
             assert_eq!(client.stat(path).await.is_ok(), there, "{path} after {first}");
         }
     }
+}
+
+/// Another client replaces, deletes and adds a thousand names while a program keeps reading all of them: it meets no
+/// error but ENOENT and ESTALE; each change is seen within the time to live, and at once after a refresh.
+#[test]
+fn what_another_client_does_to_a_thousand_names_is_seen() {
+    let Some(rig) = Rig::start(Kind::Embedded, "what_another_client_does_to_a_thousand_names_is_seen") else { return };
+    let bucket = rig.bucket();
+    let put = |first: usize, last: usize, text: &str| {
+        let keys =
+            format!("b.new_key('many/f%04d' % n).set_contents_from_string('{text}') for n in range({first}, {last})");
+        rig.boto(&format!("b = conn.get_bucket('{bucket}')\n[{keys}]"));
+    };
+    let delete = |first: usize, last: usize| {
+        let keys = format!("'many/f%04d' % n for n in range({first}, {last})");
+        rig.boto(&format!("conn.get_bucket('{bucket}').delete_keys([{keys}])"));
+    };
+    let read_all = "import os\nprint(sorted((f, len(open(f).read())) for f in os.listdir('.')) == \
+                    sorted(('f%04d' % n, size) for first, last, size in EXPECTED for n in range(first, last)))";
+    put(0, 700, "old");
+    let ttl = Duration::from_secs(2);
+    let mount = Mount::with(&rig, &MountHow { bucket: Some(&bucket), flags: &["--ttl", "2s"], ..MountHow::default() });
+    let shows = |expected: &str| {
+        let script = read_all.replace("EXPECTED", expected);
+        mount.try_sh(&format!("cd many && python3 -c \"{script}\"")) == (0, "True\n".to_owned())
+    };
+    assert!(shows("[(0, 700, 3)]"));
+
+    let loops = "import os\nseen = set()\nwhile not os.path.exists('../stop'):\n  for f in os.listdir('.'):\n    try: open(f).read()\n    \
+                 except OSError as e: seen.add(e.errno)\nprint(sorted(seen - {2, 116}))";
+    let reader = Command::new("python3")
+        .args(["-c", loops])
+        .current_dir(mount.path.join("many"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    put(0, 350, "newer");
+    delete(350, 700);
+    put(700, 1000, "added!");
+    let expected = "[(0, 350, 5), (700, 1000, 6)]";
+    // The listing, and then the names, may each be as old as that; the rest is for reading a thousand files.
+    wait_for("what another client did", ttl * 2 + Duration::from_secs(20), || shows(expected));
+    mount.sh("touch stop");
+    let told = reader.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&told.stdout), "[]\n", "errors other than ENOENT and ESTALE");
+
+    put(0, 350, "newest");
+    delete(700, 1000);
+    mount.sh("setfattr -n user.s3.refresh -v 1 many");
+    assert!(shows("[(0, 350, 6)]"), "at once after a refresh");
 }

@@ -17,7 +17,7 @@ use crate::tree::{Entry, FileKind, Ino, Knowledge, Listing, Place, Sighting};
 
 use super::flat::Step;
 use super::names::Names;
-use super::{Attrs, Fs};
+use super::{Attrs, Fs, Notice};
 
 /// Objects of a bucket's root that are looked at to judge whether its files carry POSIX metadata.
 const JUDGES_MAX: usize = 3;
@@ -44,6 +44,9 @@ impl Fs {
             self.load(directory, Extent::All, step.as_ref()).await?;
         }
         self.run_ahead(step);
+        for (directory, name) in self.tree.take_unwanted() {
+            self.notify(Notice::Entry(directory, name));
+        }
         let entries = self.tree.children(directory);
         let known = stream::iter(entries).map(|(name, entry)| async move {
             let entry = self.with_attributes(directory, &name, entry).await?;

@@ -66,6 +66,13 @@ impl Directory {
         self.unchanged = newest_age.max(same);
     }
 
+    /// Not all of its names are known any more.
+    pub(super) fn forget_listing(&mut self) {
+        self.complete = false;
+        self.listed = None;
+        self.spans.clear();
+    }
+
     /// Whether this mount changed a name in it at that time or later.
     pub(super) fn changed_since(&self, since: Instant) -> bool {
         self.changed.is_some_and(|at| at >= since)

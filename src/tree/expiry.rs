@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::inode::{AclState, Ino};
+use super::inode::{AclState, Ino, Inode};
 use super::table::Table;
+
+/// Names that the kernel is asked to forget at once.
+const UNWANTED_MAX: usize = 10_000;
 
 impl Table {
     pub(super) fn expire(&mut self, ino: Ino) -> Vec<(Ino, Ino, Arc<str>)> {
@@ -40,13 +43,16 @@ impl Table {
         }
     }
 
-    /// Forgets names of the directories that were not used for longest, where nobody needs them, until there is room.
+    /// Forgets names of the directories that were not used for longest, where nobody needs them, until there is room;
+    /// gathers those that only the kernel still knows.
     pub(super) fn shrink(&mut self) {
-        if self.inodes.len() <= self.names_max {
+        if self.inodes.len() <= self.shrink_above {
             return;
         }
+        self.unwanted.clear();
         for _ in 0..self.recent.len() {
-            if self.inodes.len() <= self.names_max - self.names_max / 8 {
+            let staying = self.inodes.len() - self.unwanted.len().min(self.inodes.len());
+            if staying <= self.names_max - self.names_max / 8 {
                 break;
             }
             let Some((ino, ())) = self.recent.pop_lru() else { break };
@@ -55,22 +61,45 @@ impl Table {
                 self.recent.put(ino, ());
             }
         }
+        // Where little could go at once, it is tried again when there are more.
+        self.shrink_above = self.names_max.max(self.inodes.len() + self.names_max / 16);
     }
 
     fn forget_names(&mut self, ino: Ino) {
         let Some(directory) = self.directory_mut(ino).filter(|directory| directory.held == 0) else { return };
-        directory.complete = false;
-        directory.listed = None;
-        directory.spans.clear();
+        directory.forget_listing();
         let names: Vec<(Arc<str>, Ino)> = directory.names.iter().map(|(name, ino)| (name.clone(), *ino)).collect();
         for (name, child) in names {
-            let idle = self.inodes.get(&child).is_some_and(|inode| {
-                let empty = inode.directory.as_ref().is_none_or(|directory| directory.names.is_empty());
-                inode.lookups == 0 && inode.pins == 0 && !inode.local && empty
-            });
-            if idle {
+            if self.is_idle(child) {
                 self.detach(ino, &name);
+            } else if self.unwanted.len() < UNWANTED_MAX && self.is_known_to_the_kernel_alone(child) {
+                self.unwanted.push((ino, name));
             }
+        }
+    }
+
+    /// Whether nobody would miss it, with the store to ask.
+    fn is_idle(&self, ino: Ino) -> bool {
+        self.inodes.get(&ino).is_some_and(|inode| {
+            let empty = inode.directory.as_ref().is_none_or(|directory| directory.names.is_empty());
+            inode.lookups == 0 && inode.pins == 0 && !inode.local && empty
+        })
+    }
+
+    /// Whether it is a file that would be idle if the kernel forgot it. A directory may be somebody's working directory.
+    fn is_known_to_the_kernel_alone(&self, ino: Ino) -> bool {
+        let inode = self.inodes.get(&ino);
+        inode.is_some_and(|inode| inode.directory.is_none() && inode.pins == 0 && !inode.local)
+    }
+
+    /// The kernel has forgotten an inode: where there are too many names, it goes at once.
+    pub(super) fn forget_idle(&mut self, ino: Ino) {
+        let Some((parent, name)) = self.inodes.get(&ino).map(Inode::parent_and_name) else { return };
+        let too_many = self.inodes.len() > self.names_max && self.child(parent, &name) == Some(ino);
+        let goes = too_many && self.is_idle(ino);
+        if let Some(directory) = self.directory_mut(parent).filter(|directory| goes && directory.held == 0) {
+            directory.forget_listing();
+            self.detach(parent, &name);
         }
     }
 }

@@ -11,6 +11,7 @@ mod expiry;
 mod fill;
 mod inode;
 mod order;
+mod paths;
 mod sighting;
 mod span;
 mod table;
@@ -307,6 +308,11 @@ impl Tree {
     /// The inode at a path of names below a directory, if all of it is known.
     pub fn resolve(&self, directory: Ino, path: &str) -> Option<Ino> {
         self.lock().resolve(directory, path)
+    }
+
+    /// Names that are too many, and that only the kernel still knows.
+    pub fn take_unwanted(&self) -> Vec<(Ino, Arc<str>)> {
+        std::mem::take(&mut self.lock().unwanted)
     }
 
     /// How many inodes are known.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use crate::store::{BucketName, Location};
+use crate::store::BucketName;
 
 use super::children::Directory;
 use super::inode::{AclState, Attr, FileKind, Ino, Inode, Object, RESERVED_FROM, ROOT, number};
@@ -19,12 +19,16 @@ use super::{Answer, Defaults, Entry, Knowledge, Place, Ttl, remaining};
 pub(super) struct Table {
     pub(super) inodes: HashMap<Ino, Inode>,
     pub(super) defaults: Defaults,
-    root: Place,
+    pub(super) root: Place,
     ttl: Ttl,
     pub(super) names_max: usize,
     next_reserved: u64,
     /// Directories by last use: the names of the longest unused go first.
     pub(super) recent: LruCache<Ino, ()>,
+    /// With more inodes than this, some are forgotten.
+    pub(super) shrink_above: usize,
+    /// Names that could be forgotten if the kernel did not know them.
+    pub(super) unwanted: Vec<(Ino, Arc<str>)>,
 }
 
 impl Table {
@@ -48,7 +52,17 @@ impl Table {
             pages: None,
         };
         let inodes = HashMap::from([(ROOT, root_inode)]);
-        Table { inodes, defaults, root, ttl, names_max, next_reserved: RESERVED_FROM, recent: LruCache::unbounded() }
+        Table {
+            inodes,
+            defaults,
+            root,
+            ttl,
+            names_max,
+            next_reserved: RESERVED_FROM,
+            recent: LruCache::unbounded(),
+            shrink_above: names_max,
+            unwanted: Vec::new(),
+        }
     }
 
     pub(super) fn directory(&self, ino: Ino) -> Option<&Directory> {
@@ -105,6 +119,7 @@ impl Table {
         if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| ino != ROOT) {
             inode.lookups = inode.lookups.saturating_sub(lookups);
             self.release(ino);
+            self.forget_idle(ino);
         }
     }
 
@@ -150,37 +165,6 @@ impl Table {
             directory.touch(&name);
         }
         Some(result)
-    }
-
-    pub(super) fn place(&self, ino: Ino) -> Option<Place> {
-        if ino == ROOT {
-            return Some(self.root.clone());
-        }
-        let inode = self.inodes.get(&ino).filter(|inode| !inode.detached)?;
-        let is_directory = inode.attr.kind == FileKind::Directory;
-        match self.place(inode.parent)? {
-            Place::Account => {
-                Some(Place::Directory { bucket: BucketName::new(&inode.name).ok()?, prefix: Default::default() })
-            }
-            Place::Directory { bucket, prefix } if is_directory => {
-                Some(Place::Directory { bucket, prefix: prefix.directory(&inode.name).ok()? })
-            }
-            Place::Directory { bucket, prefix } => {
-                Some(Place::File(Location { bucket, key: prefix.file(&inode.name).ok()? }))
-            }
-            Place::File(_) => None,
-        }
-    }
-
-    pub(super) fn path(&self, ino: Ino) -> String {
-        let mut names = Vec::new();
-        let mut at = ino;
-        while let Some(inode) = self.inodes.get(&at).filter(|_| at != ROOT) {
-            names.push(&*inode.name);
-            at = inode.parent;
-        }
-        names.reverse();
-        if names.is_empty() { ".".to_owned() } else { names.join("/") }
     }
 
     /// Makes an inode under a name that is free.
@@ -381,20 +365,5 @@ impl Table {
         let Some(inode) = self.inodes.get(&ino) else { return false };
         let below = inode.directory.iter().flat_map(|directory| directory.names.values());
         inode.local || below.into_iter().any(|child| self.holds_local(*child))
-    }
-
-    pub(super) fn is_below(&self, ino: Ino, directory: Ino) -> bool {
-        let mut at = ino;
-        while at != directory {
-            match self.inodes.get(&at) {
-                Some(inode) if at != ROOT && !inode.detached => at = inode.parent,
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    pub(super) fn resolve(&self, directory: Ino, path: &str) -> Option<Ino> {
-        path.trim_end_matches('/').split('/').try_fold(directory, |at, name| self.child(at, name))
     }
 }

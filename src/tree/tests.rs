@@ -141,6 +141,31 @@ fn names_stay_bounded() {
 }
 
 #[test]
+fn what_only_the_kernel_knows_is_named_and_goes_with_it() {
+    let tree = tree();
+    for part in 0..6 {
+        let directory = format!("d{part}");
+        let found = tree.sight(ROOT, &directory, Sighting::Directory).expect("a directory").ino;
+        let names: Vec<String> = (0..500).map(|n| format!("f{n:04}")).collect();
+        tree.begin_listing(found);
+        tree.end_listing(found, Some(listing(&names.iter().map(|name| (name.as_str(), "1")).collect::<Vec<_>>())));
+        tree.remember(found);
+        tree.children(found).iter().for_each(|(_, entry)| tree.remember(entry.ino));
+    }
+    assert!(tree.names() >= 3000, "the kernel knows them: {}", tree.names());
+    let mut unwanted = tree.take_unwanted();
+    while !unwanted.is_empty() {
+        for (directory, name) in unwanted {
+            let ino = tree.child(directory, &name).expect("still there");
+            tree.forget(ino, 1);
+        }
+        tree.sight(ROOT, "one more", Sighting::Listed(object("1", 1)));
+        unwanted = tree.take_unwanted();
+    }
+    assert!(tree.names() <= 1000 + 1000 / 16, "{} names", tree.names());
+}
+
+#[test]
 fn a_refresh_asks_again_and_loses_nothing_local() {
     let tree = tree();
     list(&tree, &[("a", "1")]);
