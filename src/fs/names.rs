@@ -123,7 +123,8 @@ fn listed(object: ListedObject) -> Sighting {
         size_bytes: object.size_bytes,
         modified: Some(object.modified),
         version_id: None,
-        storage_class: object.storage_class,
+        // The one that all have who name none is not worth its bytes.
+        storage_class: object.storage_class.filter(|class| class != "STANDARD"),
         headers: None,
     })
 }

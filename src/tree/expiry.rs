@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::inode::{AclState, Ino, Inode};
+use super::inode::{AclState, Ino};
 use super::table::Table;
 
 /// Names that the kernel is asked to forget at once.
@@ -94,7 +94,7 @@ impl Table {
 
     /// The kernel has forgotten an inode: where there are too many names, it goes at once.
     pub(super) fn forget_idle(&mut self, ino: Ino) {
-        let Some((parent, name)) = self.inodes.get(&ino).map(Inode::parent_and_name) else { return };
+        let Some((parent, name)) = self.inodes.get(&ino).map(|inode| inode.parent_and_name()) else { return };
         let too_many = self.inodes.len() > self.names_max && self.child(parent, &name) == Some(ino);
         let goes = too_many && self.is_idle(ino);
         if let Some(directory) = self.directory_mut(parent).filter(|directory| goes && directory.held == 0) {

@@ -116,8 +116,8 @@ pub struct Inode {
     pub(super) pending: Option<Arc<ObjectHeaders>>,
     /// Whether a HEAD was answered for this version, if only by "not found": a directory need not have a marker.
     pub(super) asked: bool,
-    /// The ACL of the object behind it, and since when that is known.
-    pub(super) acl: (AclState, Instant),
+    /// What is known of the ACL of the object behind it, and since when; boxed, since few are asked for.
+    pub(super) acl: Option<Box<(AclState, Instant)>>,
     /// The object behind it; `None` for what is not (yet) stored, and for a directory without a known marker.
     pub object: Option<Object>,
     /// The version whose bytes the kernel's pages of this inode are, if they are any one's.
@@ -152,13 +152,16 @@ impl Inode {
     /// What is known of the ACL. What was learned longer than `ttl` ago of an object that is stored may have been
     /// changed by others, who leave no other trace.
     pub fn acl(&self, ttl: Duration) -> AclState {
-        let (state, since) = &self.acl;
-        if self.object.is_some() && since.elapsed() > ttl { AclState::Unknown } else { state.clone() }
+        match self.acl.as_deref() {
+            Some((_, since)) if self.object.is_some() && since.elapsed() > ttl => AclState::Unknown,
+            Some((state, _)) => state.clone(),
+            None => AclState::Unknown,
+        }
     }
 
     /// Notes what is known of the ACL, from now on.
     pub fn set_acl(&mut self, state: AclState) {
-        self.acl = (state, Instant::now());
+        self.acl = (state != AclState::Unknown).then(|| Box::new((state, Instant::now())));
     }
 
     /// Notes headers that the next version is to have.

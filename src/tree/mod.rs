@@ -169,7 +169,7 @@ impl Tree {
 
     /// Looks at an inode.
     pub fn read<R>(&self, ino: Ino, look: impl FnOnce(&Inode) -> R) -> Option<R> {
-        self.lock().inodes.get(&ino).map(look)
+        self.lock().inodes.get(&ino).map(|inode| look(inode))
     }
 
     /// Changes an inode's attributes or what is known of its object. The change is this mount's own, so that it

@@ -12,12 +12,13 @@ use lru::LruCache;
 use crate::store::BucketName;
 
 use super::children::Directory;
-use super::inode::{AclState, Attr, FileKind, Ino, Inode, Object, RESERVED_FROM, ROOT, number};
+use super::inode::{Attr, FileKind, Ino, Inode, Object, RESERVED_FROM, ROOT, number};
 use super::sighting::{Listing, Sighting, directory_attr};
 use super::{Answer, Defaults, Entry, Knowledge, Place, Ttl, remaining};
 
 pub(super) struct Table {
-    pub(super) inodes: HashMap<Ino, Inode>,
+    /// Boxed, since a table is half empty when it has grown.
+    pub(super) inodes: HashMap<Ino, Box<Inode>>,
     pub(super) defaults: Defaults,
     pub(super) root: Place,
     ttl: Ttl,
@@ -45,13 +46,13 @@ impl Table {
             attr: directory_attr(&defaults, defaults.dir_time),
             pending: None,
             asked: false,
-            acl: (AclState::Unknown, Instant::now()),
+            acl: None,
             object: None,
             local: false,
             times_set: false,
             pages: None,
         };
-        let inodes = HashMap::from([(ROOT, root_inode)]);
+        let inodes = HashMap::from([(ROOT, Box::new(root_inode))]);
         Table {
             inodes,
             defaults,
@@ -189,14 +190,14 @@ impl Table {
             attr,
             pending: None,
             asked: false,
-            acl: (AclState::Unknown, Instant::now()),
+            acl: None,
             object,
             local: false,
             times_set: false,
             pages: None,
         };
         self.directory_mut(parent)?.names.insert(name.clone(), ino);
-        self.inodes.insert(ino, inode);
+        self.inodes.insert(ino, Box::new(inode));
         Some(ino)
     }
 
