@@ -11,7 +11,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{Error, Meaning, Result};
 use crate::store::operation::COPY_OBJECT;
-use crate::store::{Condition, CopyHeaders, CopySource, ETag, GetOptions, Location, ObjectHeaders, Part, Written};
+use crate::store::{
+    Condition, CopyHeaders, CopySource, ETag, GetOptions, Kind, Location, ObjectHeaders, Part, Written,
+};
 
 use super::attempt::{Attempt, SENDS_MAX};
 use super::extents::{Extents, Source};
@@ -27,6 +29,20 @@ pub(super) struct Snapshot {
     pub(super) base: Option<ETag>,
     /// Bytes that the store has confirmed, for progress.
     pub(super) stored_bytes: Arc<AtomicU64>,
+}
+
+impl Snapshot {
+    /// What it means that bytes of a version cannot be had. Another object that was replaced is no lost race for this
+    /// one's name.
+    fn source_error(&self, stored: &Stored, error: Error) -> Error {
+        let own = self.base.as_ref() == Some(&stored.version.etag);
+        match error.store_kind() {
+            Some(Kind::PreconditionFailed) if !own => {
+                Error::with_source(error.meaning(), stored.version.location.to_string(), error)
+            }
+            _ => error,
+        }
+    }
 }
 
 /// What a commit made.
@@ -63,7 +79,8 @@ impl Data {
                 }
                 let headers = CopyHeaders::Replace(headers.clone());
                 let copy = || async { Ok(self.inner.store.copy(&from, to, &headers).await?) };
-                same_content(&stored.version, self.surely(&attempt, SENDS_MAX, copy).await?)?
+                let copied = self.surely(&attempt, SENDS_MAX, copy).await;
+                same_content(&stored.version, copied.map_err(|error| snapshot.source_error(&stored, error))?)?
             }
             Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, &attempt, condition).await?,
         };
@@ -158,7 +175,7 @@ impl Data {
                 let source = CopySource { location: version.location.clone(), if_match: Some(version.etag.clone()) };
                 let range = *offset..offset + length;
                 let copied = self.inner.store.upload_part_copy(to, upload_id, number, &source, range).await;
-                copied.map_err(version_error)?
+                copied.map_err(|error| snapshot.source_error(stored, version_error(error)))?
             }
             None => {
                 let _claim = self.inner.budget.claim(length).await;
@@ -186,7 +203,8 @@ impl Data {
                 (Source::Staged, Some(stage)) => out.extend_from_slice(&stage.read(extent.range.clone()).await?),
                 (Source::Staged, None) => return Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
                 (Source::Object(stored, offset), _) => {
-                    self.fetch_into(&mut out, stored, *offset..offset + extent.length()).await?;
+                    let fetched = self.fetch_into(&mut out, stored, *offset..offset + extent.length()).await;
+                    fetched.map_err(|error| snapshot.source_error(stored, error))?;
                 }
             }
         }
@@ -211,7 +229,7 @@ impl Data {
     }
 }
 
-/// Looks at what came of a copy, after it too: see [`Data::checked_source`].
+/// Looks at what came of a copy, after it too: see [`Data::copy_source`].
 fn same_content(source: &Version, written: Written) -> Result<Written> {
     let in_parts = |etag: &ETag| etag.as_str().contains('-');
     if in_parts(&source.etag) == in_parts(&written.etag) && written.etag != source.etag {

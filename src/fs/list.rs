@@ -17,6 +17,7 @@ use crate::tree::{Entry, FileKind, Ino, Knowledge, Listing, Place, Sighting};
 
 use super::flat::Step;
 use super::names::Names;
+use super::open::{Handle, HandleId};
 use super::{Attrs, Fs, Notice};
 
 /// Objects of a bucket's root that are looked at to judge whether its files carry POSIX metadata.
@@ -36,6 +37,28 @@ enum Extent {
 }
 
 impl Fs {
+    /// Opens a directory; its names are read when they are first asked for, and stay the same for this handle.
+    pub fn open_directory(&self) -> HandleId {
+        self.files.add_handle(Handle::Directory { snapshot: None })
+    }
+
+    /// The names of an open directory; `rewound` reads them again, as rewinddir does.
+    pub async fn read_directory(self: &Arc<Self>, ino: Ino, id: HandleId, rewound: bool) -> Result<Snapshot> {
+        if let Handle::Directory { snapshot: Some(snapshot) } = self.files.handle(id)?
+            && !rewound
+        {
+            return Ok(snapshot);
+        }
+        let snapshot = self.list(ino).await?;
+        self.files.set_snapshot(id, snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// Closes a directory.
+    pub fn close_directory(&self, id: HandleId) {
+        self.files.take_handle(id);
+    }
+
     /// All names of a directory, with attributes.
     pub async fn list(self: &Arc<Self>, directory: Ino) -> Result<Snapshot> {
         let _held = self.tree.hold(directory);

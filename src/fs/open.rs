@@ -380,26 +380,4 @@ impl Fs {
     pub fn open_handles(&self) -> u64 {
         self.files.open_handles()
     }
-
-    /// Opens a directory; its names are read when they are first asked for, and stay the same for this handle.
-    pub fn open_directory(&self) -> HandleId {
-        self.files.add_handle(Handle::Directory { snapshot: None })
-    }
-
-    /// The names of an open directory; `rewound` reads them again, as rewinddir does.
-    pub async fn read_directory(self: &Arc<Self>, ino: Ino, id: HandleId, rewound: bool) -> Result<Snapshot> {
-        if let Handle::Directory { snapshot: Some(snapshot) } = self.files.handle(id)?
-            && !rewound
-        {
-            return Ok(snapshot);
-        }
-        let snapshot = self.list(ino).await?;
-        self.files.set_snapshot(id, snapshot.clone());
-        Ok(snapshot)
-    }
-
-    /// Closes a directory.
-    pub fn close_directory(&self, id: HandleId) {
-        self.files.take_handle(id);
-    }
 }
