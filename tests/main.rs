@@ -15,6 +15,9 @@ mod serve;
 /// The embedded server, killed in mid-traffic.
 mod serve_crash;
 
+/// Content headers, and that no road to a new version loses an attribute.
+mod kept;
+
 /// Every example of the store's own manual, through the mount, with boto as the witness.
 mod manual;
 

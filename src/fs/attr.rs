@@ -257,7 +257,7 @@ impl Fs {
         let attr = attr.ok_or_else(|| Error::new(Meaning::Stale, self.path(ino)))?;
         let mut headers = match known {
             Some(known) => (*known).clone(),
-            None => ObjectHeaders { storage_class: self.config.storage_class.clone(), ..ObjectHeaders::default() },
+            None => self.new_headers(ino),
         };
         if attr.kind == FileKind::Directory {
             headers.content_type = Some("application/x-directory".to_owned());
@@ -265,6 +265,18 @@ impl Fs {
         to_posix(&attr).write(&mut headers.metadata);
         headers.acl = acl;
         Ok(headers)
+    }
+
+    /// The headers of what this mount creates: the mount's storage class, and the type that the name's ending tells.
+    pub(crate) fn new_headers(&self, ino: Ino) -> ObjectHeaders {
+        let name = self.tree.read(ino, |inode| inode.parent_and_name().1);
+        let name = name.filter(|_| self.kind(ino) == Some(FileKind::File));
+        let content_type = name.and_then(|name| mime_guess::from_path(&*name).first_raw());
+        ObjectHeaders {
+            content_type: content_type.map(str::to_owned),
+            storage_class: self.config.storage_class.clone(),
+            ..ObjectHeaders::default()
+        }
     }
 
     /// A version was stored: the tree learns it.

@@ -3,7 +3,6 @@
 //! Virtual names answer by name and are left out of listings, so that `cp -a` and `rsync -X` do not carry them along.
 //! An unknown name is ENODATA, what the store lacks EOPNOTSUPP, a bad value EINVAL with a log line.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -21,16 +20,9 @@ use super::{Caller, Fs, Notice};
 /// How long the plain `user.s3.signed_url` works.
 const SIGNED_URL_EXPIRES: Duration = Duration::from_secs(3600);
 
-/// Settable names that this version only reads.
-const READ_ONLY_NAMES: [&str; 7] = [
-    "storage_class",
-    "content_type",
-    "cache_control",
-    "content_disposition",
-    "content_encoding",
-    "content_language",
-    "tags",
-];
+/// Bytes of one content header at most: far more than any that is meant, far less than what servers take of all
+/// headers together (8 KiB).
+const HEADER_BYTES_MAX: usize = 2048;
 
 /// How setxattr treats a name that is, or is not, there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +55,28 @@ fn parse_name(name: &OsStr) -> Result<Name<'_>> {
     }
 }
 
+/// The header behind a settable name.
+fn settable_header<'a>(headers: &'a mut ObjectHeaders, name: &str) -> Option<&'a mut Option<String>> {
+    match name {
+        "content_type" => Some(&mut headers.content_type),
+        "cache_control" => Some(&mut headers.cache_control),
+        "content_disposition" => Some(&mut headers.content_disposition),
+        "content_encoding" => Some(&mut headers.content_encoding),
+        "content_language" => Some(&mut headers.content_language),
+        "storage_class" => Some(&mut headers.storage_class),
+        _ => None,
+    }
+}
+
+/// Whether a request can carry this value. Blanks around it would be lost on the way.
+fn is_header_value(name: &str, value: &str) -> bool {
+    let allowed = |byte: u8| match name {
+        "storage_class" => byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-',
+        _ => matches!(byte, b' '..=b'~'),
+    };
+    !value.is_empty() && value.len() <= HEADER_BYTES_MAX && value.trim() == value && value.bytes().all(allowed)
+}
+
 impl Fs {
     /// The value of an extended attribute.
     pub async fn getxattr(&self, ino: Ino, name: &OsStr, caller: Caller) -> Result<Vec<u8>> {
@@ -93,7 +107,7 @@ impl Fs {
             Ok(Name::Virtual(name)) => self.set_virtual(ino, name, value, caller).await,
             Ok(Name::User(name)) if !is_posix_name(&name) => {
                 let value = encode_value(value);
-                self.change_metadata(ino, |metadata| match (flag, metadata.contains_key(&name)) {
+                self.change_headers(ino, |ObjectHeaders { metadata, .. }| match (flag, metadata.contains_key(&name)) {
                     (SetFlag::Create, true) => Err(Error::new(Meaning::Exists, name)),
                     (SetFlag::Replace, false) => Err(Error::new(Meaning::NoAttribute, name)),
                     _ => {
@@ -113,43 +127,67 @@ impl Fs {
         match parse_name(name)? {
             Name::User(name) if !is_posix_name(&name) => {
                 let missing = Error::new(Meaning::NoAttribute, name.clone());
-                self.change_metadata(ino, |metadata| metadata.remove(&name).map(drop).ok_or(missing)).await
+                self.change_headers(ino, |headers| headers.metadata.remove(&name).map(drop).ok_or(missing)).await
+            }
+            Name::Virtual(name) if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
+                self.set_header(ino, name, None).await
             }
             _ => Err(Error::new(Meaning::NotPermitted, name.to_string_lossy())),
         }
     }
 
-    /// Changes user metadata: at once for what is stored, with its upload for what is not.
-    async fn change_metadata(
-        &self,
-        ino: Ino,
-        change: impl FnOnce(&mut BTreeMap<String, String>) -> Result<()>,
-    ) -> Result<()> {
+    /// Sets or removes a content header or the storage class.
+    async fn set_header(&self, ino: Ino, name: &str, value: Option<&str>) -> Result<()> {
+        if self.kind(ino) == Some(FileKind::Directory) {
+            return Err(Error::new(Meaning::Unsupported, format!("user.s3.{name} of a directory cannot be set")));
+        }
+        if let Some(value) = value.filter(|value| !is_header_value(name, value)) {
+            let valid = match name {
+                "storage_class" => "a name in capitals that the store knows, such as STANDARD",
+                _ => "1 to 2048 characters of ASCII without line breaks",
+            };
+            log::warn!("{}: {value:?} cannot be user.s3.{name}; valid is {valid}", self.path(ino));
+            return Err(Error::new(Meaning::InvalidArgument, format!("user.s3.{name}: {value:?}")));
+        }
+        self.change_headers(ino, |headers| {
+            let none = || Error::new(Meaning::NoAttribute, format!("user.s3.{name}"));
+            let header = settable_header(headers, name).ok_or_else(none)?;
+            if value.is_none() && header.is_none() {
+                return Err(none());
+            }
+            *header = value.map(str::to_owned);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes headers and user metadata: at once for what is stored, with its upload for what is not.
+    async fn change_headers(&self, ino: Ino, change: impl FnOnce(&mut ObjectHeaders) -> Result<()>) -> Result<()> {
         if self.place(ino)?.location().is_none() {
-            return Err(Error::new(Meaning::Unsupported, "a bucket has no user metadata"));
+            return Err(Error::new(Meaning::Unsupported, "a bucket has no headers and no user metadata"));
         }
         if self.kind(ino) == Some(FileKind::Directory) {
-            return self.change_metadata_of(ino, None, change).await;
+            return self.change_headers_of(ino, None, change).await;
         }
         let file = self.open_file(ino)?;
-        let changed = self.change_metadata_of(ino, Some(&file), change).await;
+        let changed = self.change_headers_of(ino, Some(&file), change).await;
         self.forget_file(file);
         changed
     }
 
-    async fn change_metadata_of(
+    async fn change_headers_of(
         &self,
         ino: Ino,
         file: Option<&OpenFile>,
-        change: impl FnOnce(&mut BTreeMap<String, String>) -> Result<()>,
+        change: impl FnOnce(&mut ObjectHeaders) -> Result<()>,
     ) -> Result<()> {
         let _guard = match file {
             Some(file) => Some(file.lock.lock().await),
             None => None,
         };
         let old = self.known_headers(ino).await?;
-        let mut new: ObjectHeaders = old.as_deref().cloned().unwrap_or_default();
-        change(&mut new.metadata)?;
+        let mut new: ObjectHeaders = old.as_deref().cloned().unwrap_or_else(|| self.new_headers(ino));
+        change(&mut new)?;
         if metadata_bytes(&new.metadata) > METADATA_BYTES_MAX {
             return Err(Error::new(
                 Meaning::NoSpace,
@@ -223,7 +261,10 @@ impl Fs {
         let headers = self.known_headers(ino).await?.ok_or_else(none)?;
         match name {
             "version_id" => of_object(|object| object.version_id.clone()),
-            "storage_class" => of_object(|object| Some(object.storage_class.clone().unwrap_or("STANDARD".to_owned()))),
+            "storage_class" => match &headers.storage_class {
+                Some(class) => Ok(class.clone()),
+                None => of_object(|object| object.storage_class.clone().or_else(|| Some("STANDARD".to_owned()))),
+            },
             "content_type" => headers.content_type.clone().ok_or_else(none),
             "cache_control" => headers.cache_control.clone().ok_or_else(none),
             "content_disposition" => headers.content_disposition.clone().ok_or_else(none),
@@ -263,7 +304,10 @@ impl Fs {
                 self.refresh(ino);
                 Ok(())
             }
-            _ if READ_ONLY_NAMES.contains(&name) => Err(Error::new(Meaning::Unsupported, format!("user.s3.{name}"))),
+            "tags" => Err(Error::new(Meaning::Unsupported, "user.s3.tags")),
+            _ if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
+                self.set_header(ino, name, Some(text()?)).await
+            }
             _ => Err(Error::new(Meaning::NotPermitted, format!("user.s3.{name} cannot be set"))),
         }
     }
