@@ -30,7 +30,7 @@
 //! | | in | meaning | memory | out |
 //! |---|---|---|---|---|
 //! | read | `fuse` read | `fs/read.rs` | the kernel's pages; `data`: staged bytes, blocks ahead of the reader, disk cache | ranged GETs with If-Match |
-//! | write | `fuse` write | `fs/write.rs`, then `fs/commit.rs` at close | staging file, extents | PUT, COPY or parts, as `data/plan.rs` says |
+//! | write | `fuse` write | `fs/write.rs`, then `fs/commit.rs` at close | staging file, extents | parts while it is written (`data/stream.rs`), else PUT, COPY or parts as `data/plan.rs` says; each under a condition |
 //! | list | `fuse` readdir | `fs/list.rs` | `tree`: complete and fresh? | pages of a LIST, of a whole subtree for a walk; HEADs in POSIX directories |
 //! | attributes, ACL | `fuse` setattr, setxattr | `fs/attr.rs`, `fs/acl.rs` | ride with a dirty file's upload | else a copy of the object onto itself |
 //!
