@@ -143,6 +143,18 @@ impl File {
     /// Writes bytes at an offset; a gap behind the old end reads as zeros.
     pub async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
         let _gate = self.gate.lock().await;
+        self.put(offset, bytes).await
+    }
+
+    /// Writes bytes at the file's end, wherever that is now; answers where.
+    pub async fn append(&self, bytes: Bytes) -> Result<u64> {
+        let _gate = self.gate.lock().await;
+        let end = self.size_bytes();
+        self.put(end, bytes).await.map(|()| end)
+    }
+
+    /// With the gate held.
+    async fn put(&self, offset: u64, bytes: Bytes) -> Result<()> {
         let range = offset..offset + bytes.len() as u64;
         if let Some(stream) = self.lock().stream.clone() {
             stream.outdate(&range);

@@ -165,7 +165,14 @@ impl Fs {
     /// store that says when the upload began is told better.
     async fn take_stored_time(&self, file: &OpenFile, location: &Location, headers: ObjectHeaders) -> Result<()> {
         let Some(version) = file.bytes.version() else { return Ok(()) };
-        let head = self.store.head(location, None).await?;
+        let head = match self.store.head(location, None).await {
+            Ok(head) => head,
+            // The bytes are stored, which is what was asked for; the time is seen with the next look.
+            Err(error) => {
+                log::debug!("{location}: its time is not known yet: {error}");
+                return Ok(());
+            }
+        };
         let Some(written) = self.tree.read(file.ino, |inode| inode.attr.mtime) else { return Ok(()) };
         if head.etag != version.etag || file.bytes.is_dirty() {
             return Ok(());

@@ -8,7 +8,7 @@ use crate::tree::Place;
 
 use super::attr::clear_set_id;
 use super::open::{HandleId, OpenFile};
-use super::{Caller, Fs};
+use super::{Caller, Fs, Notice};
 
 /// FALLOC_FL_KEEP_SIZE: space without length (fallocate(2)).
 const FALLOCATE_KEEP_SIZE: i32 = 0x01;
@@ -24,6 +24,22 @@ impl Fs {
         let file = self.files.file(id, |access| access.write)?;
         let written = bytes.len() as u32;
         file.bytes.write_at(offset, bytes).await?;
+        self.note_change(&file, caller);
+        self.send_ahead(&file).await;
+        Ok(written)
+    }
+
+    /// Writes bytes at the end of a file that is open for appending. The kernel says where it thinks that is: it may
+    /// not know yet how long another client has made the file.
+    pub async fn append(&self, id: HandleId, offset: u64, bytes: Bytes, caller: Caller) -> Result<u32> {
+        let file = self.files.file(id, |access| access.write)?;
+        let written = bytes.len() as u32;
+        let end = file.bytes.append(bytes).await?;
+        if end != offset {
+            // Its pages have these bytes in the wrong place: the next open must not keep them.
+            self.tree.note_pages(file.ino, None);
+            self.notify(Notice::Inode(file.ino));
+        }
         self.note_change(&file, caller);
         self.send_ahead(&file).await;
         Ok(written)

@@ -228,12 +228,18 @@ impl Filesystem for Bridge {
         offset: u64,
         data: &[u8],
         _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let bytes = self.fs.hold_bytes(data);
-        let verb = move |fs: Arc<Fs>, caller| async move { fs.write(HandleId(handle.0), offset, bytes, caller).await };
+        let (id, appends) = (HandleId(handle.0), session::appends(flags.0));
+        let verb = move |fs: Arc<Fs>, caller| async move {
+            match appends {
+                true => fs.append(id, offset, bytes, caller).await,
+                false => fs.write(id, offset, bytes, caller).await,
+            }
+        };
         self.serve("write", req, ino, reply, verb);
     }
 

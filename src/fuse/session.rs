@@ -104,6 +104,11 @@ pub(super) fn truncates(flags: i32) -> bool {
     flags & libc::O_TRUNC != 0
 }
 
+/// Whether open(2) flags say that every write goes to the end.
+pub(super) fn appends(flags: i32) -> bool {
+    flags & libc::O_APPEND != 0
+}
+
 /// Whether open(2) flags demand a new file.
 pub(super) fn is_exclusive(flags: i32) -> bool {
     flags & libc::O_EXCL != 0
