@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{ALL, How, Mount, on, wait_for};
+use crate::harness::{ALL, Mount, on, wait_for};
 
 /// Opens `f` as told, writes, and waits for `go` before it closes; says what close said.
 const SLOW_WRITER: &str = "
@@ -91,8 +91,7 @@ fn every_acknowledged_write_is_found() {
         rig.boto(&format!(
             "b = conn.get_bucket('{bucket}')\nfor n in range(5): b.new_key('k%d' % n).set_contents_from_string('begin\\n')"
         ));
-        let how = How { bucket: Some(&bucket), flags: &["--ttl", "0s"], ..How::default() };
-        let (one, two) = (Mount::with(rig, &how), Mount::with(rig, &how));
+        let (one, two) = (Mount::new(rig, Some(&bucket)), Mount::new(rig, Some(&bucket)));
         let writers = [("one", &one), ("two", &two)].map(|(name, mount)| {
             let mut command = Command::new("/usr/bin/python3");
             command.args(["-c", APPENDER, name, &rounds.to_string()]).current_dir(&mount.path);
