@@ -171,7 +171,7 @@ impl From<store::Error> for Error {
             Kind::Archived => Meaning::Archived,
             Kind::TimedOut => Meaning::TimedOut,
             Kind::Throttled | Kind::ServerError | Kind::Unresolvable | Kind::Unreachable => Meaning::Io,
-            Kind::UntrustedCertificate | Kind::Interrupted | Kind::Malformed => Meaning::Io,
+            Kind::UntrustedCertificate | Kind::Interrupted | Kind::Malformed | Kind::LocalDisk => Meaning::Io,
         };
         Error { meaning, subject: error.subject.clone(), source: Some(Box::new(error)) }
     }

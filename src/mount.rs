@@ -1,12 +1,13 @@
 //! Composition root: runtime, store stack, file system, session; drain, then unmount.
 
+mod daemon;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, UNIX_EPOCH};
 
-use async_trait::async_trait;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +15,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::{self, advice::advice};
-use crate::control::{self, Daemon, Progress, Status, UnmountError, Unsaved};
+use crate::control;
 use crate::data::disk::DiskCache;
-use crate::data::state::State;
-use crate::data::{self, Data, UploadState};
+use crate::data::journal::{self, Journal};
+use crate::data::state::{Orphan, State};
+use crate::data::{self, Data};
 use crate::fs::commit::UnsavedFile;
 use crate::fs::{self, Fs};
 use crate::fuse::{host, session};
@@ -29,6 +31,8 @@ use crate::store::trace::Trace;
 use crate::store::{self, Store};
 use crate::tree::{Defaults, Place};
 
+use daemon::Running;
+
 /// Parts of one file in flight.
 const UPLOADS_AT_ONCE: usize = 8;
 
@@ -38,25 +42,14 @@ const BYTES_PER_REQUEST: u64 = 2 << 20;
 /// Memory that one remembered name takes: 491 bytes of a million were measured. Half of the budget at most goes to names.
 const NAME_BYTES: u64 = 512;
 
+/// The part of the memory in which the journal sends what waits in it.
+const JOURNAL_MEMORY_SHARE: u64 = 8;
+
 /// A file of up to this part of the machine's free memory may be brought into the kernel's page cache as a whole.
 const WHOLE_FILE_SHARE: u64 = 4;
 
 /// How long the kernel may take to let go of a mount that was detached.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a running mount consists of.
-struct Running {
-    fs: Arc<Fs>,
-    data: Data,
-    trace: Arc<Trace>,
-    profile: Arc<Profile>,
-    mountpoint: PathBuf,
-    target: String,
-    endpoint: String,
-    memory_bytes_max: u64,
-    since: u64,
-    unmounting: AtomicBool,
-}
 
 /// Mounts and serves until the mount is gone; `ready` is called when it can be used. The error is one line.
 pub fn run(config: config::Mount, ready: impl FnOnce()) -> Result<(), String> {
@@ -85,17 +78,17 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let (state, leftovers) = opened.map_err(|error| {
         format!("the state folder {} cannot be used: {error}. Choose another with --state", config.state_dir.display())
     })?;
-    let limits = config.limits;
-    let disk = config.cache.as_ref().map(|cache| open_cache(cache, &endpoint)).transpose()?;
-    let (memory_bytes_max, uploads_at_once) = (config.memory_bytes_max, UPLOADS_AT_ONCE);
-    let data_config = data::Config { memory_bytes_max, state, limits, uploads_at_once, disk };
-    let data = Data::new(trace.clone(), data_config);
-    data.abort_leftovers(leftovers).await;
+    let state = Arc::new(state);
+    let journal = open_journal(&config, trace.clone(), state.clone(), leftovers.journals)?;
+    let sending = journal.clone().map(Sending::begin);
+    let store = journal.clone().map_or(trace.clone() as Arc<dyn Store>, |journal| Arc::new(journal));
+    let data = Data::new(store.clone(), data_config(&config, state, journal.is_some(), &endpoint)?);
+    data.abort_leftovers(leftovers.uploads).await;
 
     let socket = config.control_dir.join(format!("{}.sock", std::process::id()));
     let (told, invalidations) = mpsc::unbounded_channel();
     let fs_config = fs_config(&config, socket);
-    let fs = Fs::new(trace.clone(), data.clone(), profile.clone(), fs_config, Clock::system(), told);
+    let fs = Fs::new(store, data.clone(), journal.clone(), profile.clone(), fs_config, Clock::system(), told);
     let fs = Arc::new(fs);
     let mounted = session::mount(&fs, &config.mountpoint, &config.session, invalidations);
     let mut mounted = mounted.map_err(|error| format!("cannot mount on {}: {error}", config.mountpoint.display()))?;
@@ -104,6 +97,8 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let running = Arc::new(Running {
         fs,
         data,
+        journal,
+        timeout: config.timeout,
         trace,
         profile,
         mountpoint: config.mountpoint.clone(),
@@ -126,10 +121,83 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     mounted.tasks.close();
     mounted.tasks.wait().await;
     let unsaved = running.finish().await;
+    if let Some(sending) = sending {
+        sending.end().await;
+    }
     stop.cancel();
     connections.close();
     connections.wait().await;
     report(&unsaved)
+}
+
+fn data_config(
+    config: &config::Mount,
+    state: Arc<State>,
+    has_journal: bool,
+    endpoint: &str,
+) -> Result<data::Config, String> {
+    let taken_bytes = if has_journal { config.memory_bytes_max / JOURNAL_MEMORY_SHARE } else { 0 };
+    Ok(data::Config {
+        memory_bytes_max: config.memory_bytes_max - taken_bytes,
+        state,
+        limits: config.limits,
+        uploads_at_once: UPLOADS_AT_ONCE,
+        // Into a journal it would only be cut into pieces.
+        streams: config.journal.is_none(),
+        disk: config.cache.as_ref().map(|cache| open_cache(cache, endpoint)).transpose()?,
+    })
+}
+
+/// Opens the journal, if the mount is to have one or a former one left changes in it.
+fn open_journal(
+    config: &config::Mount,
+    store: Arc<dyn Store>,
+    state: Arc<State>,
+    orphans: Vec<Orphan>,
+) -> Result<Option<Journal>, String> {
+    if config.session.read_only {
+        return Ok(None);
+    }
+    let journal_config = journal::Config {
+        accepts: config.journal.is_some(),
+        sync: config.journal.is_some_and(|journal| journal.sync),
+        bytes_max: config.stage_bytes_max,
+        memory_bytes_max: config.memory_bytes_max / JOURNAL_MEMORY_SHARE,
+        requests_max: config.requests_max.get(),
+        limits: config.limits,
+        state,
+        clock: Clock::system(),
+        host_name: host::name(),
+    };
+    let opened = Journal::open(store, journal_config, orphans);
+    let journal = opened.map_err(|error| {
+        format!(
+            "the journal in {} cannot be used: {error}. Choose another place with --state",
+            config.state_dir.display()
+        )
+    })?;
+    Ok(Some(journal).filter(|journal| config.journal.is_some() || !journal.left().is_empty()))
+}
+
+/// The task that carries the journal's changes out.
+struct Sending {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Sending {
+    fn begin(journal: Journal) -> Self {
+        let stop = CancellationToken::new();
+        Sending { task: tokio::spawn(journal.run(stop.clone())), stop }
+    }
+
+    /// Finishes what is under way.
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            log::error!("the journal's sender failed: {error}");
+        }
+    }
 }
 
 fn affordable_requests(config: &config::Mount) -> NonZeroUsize {
@@ -216,28 +284,6 @@ async fn until_end(running: &Running, mounted: &mut session::Mounted, s3: &S3Sto
     let _ = tokio::time::timeout(DETACH_TIMEOUT, mounted.ended()).await;
 }
 
-impl Running {
-    fn reading(&self) -> control::Reading {
-        let cache = self.data.cache();
-        let (counters, pace) = (cache.counters(), cache.pace());
-        control::Reading {
-            asked_bytes: counters.asked_bytes.load(Ordering::Relaxed),
-            fetched_bytes: counters.fetched_bytes.load(Ordering::Relaxed),
-            wasted_bytes: counters.wasted_bytes.load(Ordering::Relaxed),
-            hits: counters.hits.load(Ordering::Relaxed),
-            hedges: counters.hedges.load(Ordering::Relaxed),
-            delay_us: u64::try_from(pace.delay().as_micros()).unwrap_or(u64::MAX),
-            bytes_per_second: pace.bytes_per_second() as u64,
-        }
-    }
-
-    /// Stores what can be stored, and parks the rest.
-    async fn finish(&self) -> Vec<UnsavedFile> {
-        self.fs.drain().await;
-        self.fs.park_unsaved()
-    }
-}
-
 /// The end of a mount: an error if anything is not stored.
 fn report(unsaved: &[UnsavedFile]) -> Result<(), String> {
     match unsaved {
@@ -247,74 +293,5 @@ fn report(unsaved: &[UnsavedFile]) -> Result<(), String> {
             let count = unsaved.len();
             Err(format!("{count} files are not stored, first {}; its bytes lie in {place}", first.path))
         }
-    }
-}
-
-/// An unsaved file as the control socket tells it.
-fn told(file: UnsavedFile) -> Unsaved {
-    let state = match file.state {
-        UploadState::Stored => "stored".to_owned(),
-        UploadState::Pending => "pending".to_owned(),
-        UploadState::Uploading { percent } => format!("uploading {percent}%"),
-        UploadState::Failed { reason } => format!("failed {reason}"),
-    };
-    Unsaved { path: file.path.into(), state, bytes: file.size_bytes, staged: file.parked }
-}
-
-#[async_trait]
-impl Daemon for Running {
-    fn status(&self) -> Status {
-        let counts = self.trace.snapshot();
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            mountpoint: self.mountpoint.clone(),
-            target: self.target.clone(),
-            endpoint: self.endpoint.clone(),
-            pid: std::process::id(),
-            since: self.since,
-            store: format!("{:?}", self.profile.family()),
-            errors: counts.operations.values().flat_map(|counts| counts.errors.values()).sum(),
-            requests: counts.operations.into_iter().map(|(name, counts)| (name, counts.requests)).collect(),
-            bytes_up: counts.up_bytes,
-            bytes_down: counts.down_bytes,
-            puts_with_acl: counts.puts_with_acl_header,
-            open_files: self.fs.open_handles(),
-            unsaved: self.fs.unsaved().into_iter().map(told).collect(),
-            reading: self.reading(),
-            memory_bytes: self.data.budget().used_bytes(),
-            memory_bytes_max: self.memory_bytes_max,
-            hidden_keys: self.fs.hidden_keys(),
-            names: self.fs.names(),
-        }
-    }
-
-    async fn drain(&self, report: mpsc::Sender<Progress>) -> Result<(), Vec<Unsaved>> {
-        let left = self.fs.unsaved();
-        let bytes_left = left.iter().map(|file| file.size_bytes).sum();
-        let progress = Progress { files_left: left.len() as u64, bytes_left, message: None };
-        // Whoever asked may have gone; the drain goes on.
-        let _ = report.send(progress).await;
-        let failed: Vec<UnsavedFile> = self.fs.drain().await;
-        let failed = failed.into_iter().filter(|file| matches!(file.state, UploadState::Failed { .. }));
-        let failed: Vec<Unsaved> = failed.map(told).collect();
-        if failed.is_empty() { Ok(()) } else { Err(failed) }
-    }
-
-    async fn unmount(&self, force: bool) -> Result<(), UnmountError> {
-        if self.unmounting.swap(true, Ordering::Relaxed) {
-            return Err(UnmountError::Failed("it is being unmounted already".to_owned()));
-        }
-        let mountpoint = self.mountpoint.clone();
-        let done = tokio::task::spawn_blocking(move || match host::unmount(&mountpoint, force) {
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                Err(UnmountError::Busy(host::processes_using(&mountpoint)))
-            }
-            other => other.map_err(|error| UnmountError::Failed(error.to_string())),
-        });
-        let result = done.await.unwrap_or_else(|_| Err(UnmountError::Failed("it failed inside".to_owned())));
-        if result.is_err() {
-            self.unmounting.store(false, Ordering::Relaxed);
-        }
-        result
     }
 }

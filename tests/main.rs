@@ -36,6 +36,9 @@ mod copy;
 /// A file system exerciser at work.
 mod fsx;
 
+/// Write-back.
+mod journal;
+
 /// What two programs, or two clients, see of each other.
 mod sharing;
 

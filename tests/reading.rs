@@ -38,7 +38,14 @@ impl Stand {
         let store = Arc::new(Retry::new(fault.clone(), RetryConfig::default()));
         let folder = TempDir::new().expect("room");
         let (state, _) = State::open(folder.path(), "memory", "bucket").expect("a state folder");
-        let config = Config { memory_bytes_max, state, limits: Limits::default(), uploads_at_once: 1, disk: None };
+        let config = Config {
+            memory_bytes_max,
+            state: Arc::new(state),
+            limits: Limits::default(),
+            uploads_at_once: 1,
+            streams: true,
+            disk: None,
+        };
         Stand { memory, fault, data: Data::new(store, config), _state: folder }
     }
 

@@ -98,7 +98,14 @@ impl World {
         let limit = Arc::new(Limit::new(fault.clone(), NonZeroUsize::new(16).expect("not zero")));
         let retry = Arc::new(Retry::new(limit, RetryConfig::default()));
         let store = Arc::new(Trace::new(retry));
-        let config = data::Config { memory_bytes_max: 16 << 20, state, limits: LIMITS, uploads_at_once: 3, disk: None };
+        let config = data::Config {
+            memory_bytes_max: 16 << 20,
+            state: Arc::new(state),
+            limits: LIMITS,
+            uploads_at_once: 3,
+            streams: true,
+            disk: None,
+        };
         let trace = store.clone();
         let data = Data::new(store.clone(), config);
         let profile = Arc::new(Profile::new());
@@ -129,7 +136,7 @@ impl World {
         };
         // Nobody is told: there is no kernel.
         let (told, _) = tokio::sync::mpsc::unbounded_channel();
-        let fs = Arc::new(Fs::new(store, data, profile, config, self.clock.clone(), told));
+        let fs = Arc::new(Fs::new(store, data, None, profile, config, self.clock.clone(), told));
         Client { fs, fault, trace, _state: state_folder }
     }
 

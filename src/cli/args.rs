@@ -42,6 +42,8 @@ pub enum Command {
     Acl(Acl),
     /// Links to files, signed or public
     Url(Url),
+    /// Wait until paths are in the store
+    Wait(Wait),
     /// Forget what is cached of paths
     Refresh(Refresh),
     /// Try everything without an account: embedded store and mount
@@ -157,6 +159,14 @@ pub struct Url {
     #[arg(long)]
     pub public: bool,
     /// Files in a mount
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `dreamfs wait`.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Files, or directories with all below them, in a mount
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
 }

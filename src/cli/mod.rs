@@ -14,6 +14,7 @@ mod syslog;
 pub mod text;
 pub mod umount;
 pub mod url;
+pub mod wait;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -65,6 +66,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Stat(args) => stat::run(args),
         Command::Acl(args) => acl::run(args),
         Command::Url(args) => url::run(args),
+        Command::Wait(args) => wait::run(args),
         Command::Refresh(args) => refresh::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args),

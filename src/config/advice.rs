@@ -58,7 +58,8 @@ fn advise_at(error: &Error, endpoint: &str, clock: &Clock) -> String {
         | Kind::PreconditionFailed
         | Kind::BadRange
         | Kind::TooLarge
-        | Kind::Archived => {
+        | Kind::Archived
+        | Kind::LocalDisk => {
             format!("{endpoint} refuses {}{}. Try again with --log debug", error.operation, said(error))
         }
     };

@@ -102,14 +102,22 @@ pub struct Flags {
     /// How much of the disk these may take [default: 10GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "This machine")]
     pub cache_size: Option<u64>,
+    /// Let close, and every change of names and attributes, return when it is in
+    /// a journal under --state; the store gets it in the background. The journal
+    /// survives a killed daemon and is stored by the next mount
+    #[arg(long, help_heading = "This machine")]
+    pub write_back: bool,
+    /// With --write-back: have it on the disk before the call returns, so that
+    /// it survives a loss of power too
+    #[arg(long, requires = "write_back", help_heading = "This machine")]
+    pub journal_sync: bool,
+    /// How much of the disk the journal may take [default: 10GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "This machine")]
+    pub stage_size: Option<u64>,
     /// How much to log, and where: error, warn, info, debug or trace, to the terminal or (in the background) the
     /// system's log, or to a file
     #[arg(long, value_name = "LEVEL[:FILE]", default_value = "warn", help_heading = "This machine")]
     pub log: String,
-
-    /// Let close return when the bytes are in a local journal; comes with a later version
-    #[arg(long, hide = true)]
-    pub write_back: bool,
 
     /// The name that df shows; `-o fsname=NAME`
     #[arg(long, hide = true, value_name = "NAME")]

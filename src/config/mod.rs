@@ -5,7 +5,7 @@
 //! * [`environment`]: the only reader of the process's environment; [`folders`]: files that commands need.
 //! * [`advice`]: what the first failure of a request means to the one who mounts.
 //!
-//! It refuses what contradicts itself or is not built yet, with one line: what is wrong, and what to do.
+//! It refuses what contradicts itself, with one line: what is wrong, and what to do.
 
 pub mod advice;
 pub mod credentials;
@@ -38,6 +38,9 @@ use flags::Flags;
 
 /// Memory below this leaves no room for a part and its successor.
 const MEMORY_BYTES_MIN: u64 = 32 << 20;
+
+/// What bytes that wait for the store may take of the local disk where `--stage-size` says nothing.
+const STAGE_BYTES_MAX: u64 = 10 << 30;
 
 /// What `--cache` may take where `--cache-size` says nothing.
 const CACHE_BYTES_MAX: u64 = 10 << 30;
@@ -80,12 +83,23 @@ pub struct Mount {
     pub memory_bytes_max: u64,
     /// Contents that outlive the mount.
     pub cache: Option<Cache>,
+    /// Whether changes go through a journal, and how.
+    pub journal: Option<Journal>,
+    /// What bytes that wait for the store may take of the local disk.
+    pub stage_bytes_max: u64,
     /// Where state lies: absolute.
     pub state_dir: PathBuf,
     /// Where control sockets lie.
     pub control_dir: PathBuf,
     /// What the store accepts; lowered by tests.
     pub limits: Limits,
+}
+
+/// How changes are journaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Whether each survives a loss of power.
+    pub sync: bool,
 }
 
 /// Where contents are kept on disk.
@@ -136,7 +150,6 @@ impl Typed {
     /// What was meant, or one line that says what is wrong and what to do.
     pub fn meant(self, environment: &Environment) -> Result<Mount, String> {
         let Typed { target, mountpoint, flags } = self;
-        refuse_unbuilt(&flags)?;
         check(&flags)?;
         let root = parse_target(target.as_deref())?;
         let endpoint = endpoint::endpoint(flags.endpoint.as_deref(), environment)?;
@@ -153,6 +166,7 @@ impl Typed {
         };
         let mountpoint = place(&mountpoint)?;
         let cache = cache(&flags, &mountpoint)?;
+        let journal = journal(&flags)?;
         let credentials = if flags.anonymous {
             credentials::none()
         } else {
@@ -188,18 +202,20 @@ impl Typed {
             storage_class: flags.storage_class,
             memory_bytes_max: flags.memory,
             cache,
+            journal,
+            stage_bytes_max: flags.stage_size.unwrap_or(STAGE_BYTES_MAX),
             state_dir: flags.state.as_deref().map(place).transpose()?.unwrap_or_else(|| state_dir(environment)),
             control_dir: control_dir(),
         })
     }
 }
 
-/// Says no to what the design names and this version lacks: a promise that is silently not kept is worse.
-fn refuse_unbuilt(flags: &Flags) -> Result<(), String> {
-    if flags.write_back {
-        return Err("--write-back is not in this version yet. Leave it out: close then waits for the store".to_owned());
+fn journal(flags: &Flags) -> Result<Option<Journal>, String> {
+    match (flags.write_back, flags.read_only) {
+        (true, true) => Err("--write-back has nothing to do on a read-only mount. Leave one of the two out".to_owned()),
+        (false, _) => Ok(None),
+        (true, false) => Ok(Some(Journal { sync: flags.journal_sync })),
     }
-    Ok(())
 }
 
 fn cache(flags: &Flags, mountpoint: &Path) -> Result<Option<Cache>, String> {
@@ -316,9 +332,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_or_contradicts_itself_is_refused() {
+    fn what_contradicts_itself_is_refused() {
         for (words, advice) in [
-            (vec!["--write-back"], "--write-back is not in this version yet"),
+            (vec!["--write-back", "--read-only"], "read-only"),
             (vec!["--cache-size=1GiB"], "--cache DIR"),
             (vec!["--cache=/x", "--cache-size=1MiB"], "16MiB"),
             (vec!["--cache=/mnt/x"], "inside of the mount"),

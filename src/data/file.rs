@@ -3,6 +3,7 @@
 //! Locks: `gate` (async) is taken by whoever changes content, and by a commit for all its time, so that what goes up
 //! does not change on the way; readers do not take it. `state` (sync) is held for moments and never across an await.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +18,7 @@ use super::attempt::Attempt;
 use super::cache::ReaderPlace;
 use super::extents::{Extent, Extents, Source};
 use super::readahead::Readahead;
-use super::stage::Stage;
+use super::stage::{Stage, Staged};
 use super::stream::Stream;
 use super::upload::Snapshot;
 use super::{Data, Replaces, Stored, Version};
@@ -42,6 +43,17 @@ pub enum UploadState {
         /// Why.
         reason: String,
     },
+}
+
+impl fmt::Display for UploadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UploadState::Stored => f.write_str("stored"),
+            UploadState::Pending => f.write_str("pending"),
+            UploadState::Uploading { percent } => write!(f, "uploading {percent}%"),
+            UploadState::Failed { reason } => write!(f, "failed {reason}"),
+        }
+    }
 }
 
 pub(super) struct State {
@@ -223,7 +235,7 @@ impl File {
             let stored_bytes = Arc::<AtomicU64>::default();
             state.uploading = Some((stored_bytes.clone(), state.extents.size_bytes()));
             let base = state.base.as_ref().map(|stored| stored.version.etag.clone());
-            let stage = state.stage.clone();
+            let stage = state.stage.clone().map(|stage| stage as Arc<dyn Staged>);
             (Snapshot { extents: state.extents.clone(), stage, base, stored_bytes }, condition)
         };
         let streamed = self.commit_stream(&snapshot, to, &condition).await;

@@ -3,7 +3,7 @@
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
 //! and has `fetch` fill them, from [`disk`] or by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is
 //! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, or `stream` while it is written, under a `condition`; `attempt` finds out what
-//! became of a write whose answer was lost. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
+//! became of a write whose answer was lost. [`journal`] stands for the store in a write-back mount. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
 //! `readahead` and `pace` are pure.
 
 mod attempt;
@@ -17,6 +17,7 @@ pub mod disk;
 pub mod extents;
 mod fetch;
 pub mod file;
+pub mod journal;
 pub mod pace;
 pub mod plan;
 mod read;
@@ -122,11 +123,13 @@ pub struct Config {
     /// Memory for content, in bytes.
     pub memory_bytes_max: u64,
     /// The state folder.
-    pub state: State,
+    pub state: Arc<State>,
     /// The store's limits.
     pub limits: Limits,
     /// Parts of one file in flight.
     pub uploads_at_once: usize,
+    /// Whether a long file goes up while it is written.
+    pub streams: bool,
     /// Contents that outlive the mount.
     pub disk: Option<DiskCache>,
 }
@@ -135,9 +138,10 @@ struct Inner {
     store: Arc<dyn Store>,
     budget: Budget,
     cache: Cache,
-    state: State,
+    state: Arc<State>,
     limits: Limits,
     uploads_at_once: usize,
+    streams: bool,
     /// Whether the store was seen to refuse conditions on writes.
     conditions_refused: AtomicBool,
     tracker: TaskTracker,
@@ -158,9 +162,10 @@ impl Data {
         // Parts in flight may take half of the memory; the other half is for readers.
         let affordable = (config.memory_bytes_max / 2 / config.limits.part_bytes.max(1)).max(1);
         let uploads_at_once = config.uploads_at_once.min(affordable as usize);
-        let Config { state, limits, .. } = config;
+        let Config { state, limits, streams, .. } = config;
         let conditions_refused = AtomicBool::new(false);
-        let inner = Inner { store, budget, cache, state, limits, uploads_at_once, conditions_refused, tracker };
+        let inner =
+            Inner { store, budget, cache, state, limits, uploads_at_once, streams, conditions_refused, tracker };
         Data { inner: Arc::new(inner) }
     }
 

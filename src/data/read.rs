@@ -18,7 +18,7 @@ use super::cache::Cache;
 use super::extents::{Extent, Source};
 use super::file::{File, State};
 use super::readahead::Wanted;
-use super::stage::Stage;
+use super::stage::{Stage, Staged};
 
 impl State {
     /// A range of the file, cut to its length.
@@ -126,7 +126,7 @@ impl File {
                 let range = *from..from + extent.length();
                 self.data.inner.cache.read(stored, range.clone(), range.end..range.end).await
             }
-            (Source::Staged, Some(stage)) => stage.read(extent.range.clone()).await,
+            (Source::Staged, Some(stage)) => stage.clone().read(extent.range.clone()).await,
             (Source::Staged, None) => Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
             (Source::Hole, _) => Ok(BytesMut::zeroed(extent.length() as usize).freeze()),
         }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::pread;
@@ -17,6 +18,13 @@ use rustix::io::pread;
 use crate::error::{Error, Meaning, Result};
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// Local bytes at the offsets of the file that they are of.
+#[async_trait]
+pub(super) trait Staged: Send + Sync {
+    /// Reads a range that was written before.
+    async fn read(self: Arc<Self>, range: Range<u64>) -> Result<Bytes>;
+}
 
 /// A staging file.
 #[derive(Debug)]
@@ -50,23 +58,6 @@ impl Stage {
         off_worker(move || stage.file.write_all_at(&bytes, offset)).await
     }
 
-    /// Reads a range that was written before.
-    pub async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes> {
-        let stage = self.clone();
-        let read = move || {
-            let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-            while range.start + (bytes.len() as u64) < range.end {
-                let at = range.start + bytes.len() as u64;
-                if pread(&stage.file, spare_capacity(&mut bytes), at)? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-            bytes.truncate((range.end - range.start) as usize);
-            Ok(bytes.into())
-        };
-        off_worker(read).await
-    }
-
     /// Keeps the file after its last user, with a record beside it that says what it is.
     pub fn park(&self, record: &str) -> io::Result<PathBuf> {
         self.file.sync_all()?;
@@ -74,6 +65,26 @@ impl Stage {
         self.parked.store(true, Ordering::Relaxed);
         Ok(self.path.clone())
     }
+}
+
+#[async_trait]
+impl Staged for Stage {
+    async fn read(self: Arc<Self>, range: Range<u64>) -> Result<Bytes> {
+        off_worker(move || read_range(&self.file, range)).await
+    }
+}
+
+/// Reads a range of a file, all of it.
+pub(super) fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+    while range.start + (bytes.len() as u64) < range.end {
+        let at = range.start + bytes.len() as u64;
+        if pread(file, spare_capacity(&mut bytes), at)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    bytes.truncate((range.end - range.start) as usize);
+    Ok(bytes.into())
 }
 
 impl Drop for Stage {

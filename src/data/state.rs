@@ -1,6 +1,6 @@
 //! The state folder of one live mount: staging files and the records of uploads that it has begun.
 //!
-//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/` and `uploads/`, mode 0700. The lock dies with the process, so an
+//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/`, `uploads/` and `journal/`, mode 0700. The lock dies with the process, so an
 //! unlocked folder belongs to a mount that is gone: what it left unfinished is found here by the next mount that
 //! covers its keys. Nothing is ever judged by its age.
 
@@ -17,6 +17,9 @@ use crate::store::{BucketName, Key, Location};
 
 /// The target of a mount of every bucket.
 pub const ALL_BUCKETS: &str = "all buckets";
+
+/// The folder of changes that are not stored yet.
+const JOURNAL: &str = "journal";
 
 /// Sibling folders at most: live mounts of the same target on this machine.
 const SIBLINGS_MAX: u32 = 256;
@@ -48,6 +51,26 @@ impl Leftover {
     }
 }
 
+/// The journal of a dead mount.
+#[derive(Debug)]
+pub struct Orphan {
+    /// Where it lies.
+    pub(super) folder: PathBuf,
+    /// Only changes in this bucket are ours.
+    pub(super) bucket: Option<String>,
+    /// Keeps others away from the folder while this is taken over.
+    _lock: Arc<File>,
+}
+
+/// What mounts that are gone have left.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// Uploads that they did not finish.
+    pub uploads: Vec<Leftover>,
+    /// Changes that they did not store.
+    pub journals: Vec<Orphan>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Record {
     bucket: String,
@@ -64,11 +87,11 @@ pub struct UploadRecord {
 impl State {
     /// Takes a state folder for a mount of `target` (a bucket's name or [`ALL_BUCKETS`]) at `endpoint`; answers also
     /// what mounts that are gone have left.
-    pub fn open(root: &Path, endpoint: &str, target: &str) -> io::Result<(State, Vec<Leftover>)> {
+    pub fn open(root: &Path, endpoint: &str, target: &str) -> io::Result<(State, Leftovers)> {
         let endpoint = root.join(file_name(endpoint));
         make_folder(&endpoint)?;
         let own_name = file_name(target);
-        let mut leftovers = Vec::new();
+        let mut leftovers = Leftovers::default();
         let mut state = None;
         for number in 0..SIBLINGS_MAX {
             let name = if number == 0 { own_name.clone() } else { format!("{own_name}.{number}") };
@@ -79,10 +102,12 @@ impl State {
             make_folder(&folder)?;
             let Some(lock) = try_lock(&folder)? else { continue };
             let lock = Arc::new(lock);
-            leftovers.extend(clear(&folder, &lock, |_| true)?);
+            leftovers.uploads.extend(clear(&folder, &lock, |_| true)?);
             if state.is_none() {
                 let lock = lock.try_clone()?;
                 state = Some(State { folder, next_record: AtomicU64::new(1), _lock: lock });
+            } else {
+                leftovers.journals.push(Orphan { folder: folder.join(JOURNAL), bucket: None, _lock: lock });
             }
         }
         for other in fs::read_dir(&endpoint)? {
@@ -92,8 +117,10 @@ impl State {
             let base = base.map_or(name.as_str(), |(base, _)| base);
             let covered = base != own_name && (target == ALL_BUCKETS || base == file_name(ALL_BUCKETS));
             if covered && let Some(lock) = try_lock(&folder)? {
-                let ours = |bucket: &str| target == ALL_BUCKETS || bucket == target;
-                leftovers.extend(clear(&folder, &Arc::new(lock), ours)?);
+                let (lock, bucket) = (Arc::new(lock), (target != ALL_BUCKETS).then(|| target.to_owned()));
+                let ours = |of: &str| bucket.as_deref().is_none_or(|bucket| bucket == of);
+                leftovers.uploads.extend(clear(&folder, &lock, ours)?);
+                leftovers.journals.push(Orphan { folder: folder.join(JOURNAL), bucket, _lock: lock });
             }
         }
         let state =
@@ -106,16 +133,28 @@ impl State {
         self.folder.join("stage")
     }
 
+    /// Where the journal lies.
+    pub fn journal_folder(&self) -> PathBuf {
+        self.folder.join(JOURNAL)
+    }
+
     /// Records an upload, on disk before this answers.
     pub fn record_upload(&self, location: &Location, upload_id: &str) -> io::Result<UploadRecord> {
-        let number = self.next_record.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join("uploads").join(format!("{}-{number}.json", std::process::id()));
         let record = Record {
             bucket: location.bucket.to_string(),
             key: location.key.to_string(),
             upload_id: upload_id.to_owned(),
         };
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let (path, file) = loop {
+            let number = self.next_record.fetch_add(1, Ordering::Relaxed);
+            let path = self.folder.join("uploads").join(format!("{}-{number}.json", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => break (path, file),
+                // A dead mount's whose process had the same number, as in a container.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        };
         serde_json::to_writer(&file, &record)?;
         file.sync_all()?;
         File::open(self.folder.join("uploads"))?.sync_all()?;
@@ -130,7 +169,7 @@ impl UploadRecord {
     }
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
@@ -194,10 +233,10 @@ mod tests {
         let root = tempfile::tempdir().expect("room");
         let open = |target: &str| State::open(root.path(), "http://host:80", target).expect("opens");
         let (live, none) = open("bucket");
-        assert!(none.is_empty());
+        assert!(none.uploads.is_empty());
         let live_record = live.record_upload(&location("bucket"), "live").expect("recorded");
         let (second, none) = open("bucket");
-        assert!(none.is_empty(), "the first mount lives");
+        assert!(none.uploads.is_empty(), "the first mount lives");
         assert_ne!(second.stage_folder(), live.stage_folder());
         second.record_upload(&location("bucket"), "dead").expect("recorded");
         fs::write(second.stage_folder().join("1"), "torso").expect("staged");
@@ -206,12 +245,12 @@ mod tests {
         let stage = second.stage_folder();
         drop(second);
         let (third, found) = open("bucket");
-        assert_eq!(found.iter().map(|left| left.upload_id.as_str()).collect::<Vec<_>>(), ["dead"]);
+        assert_eq!(found.uploads.iter().map(|left| left.upload_id.as_str()).collect::<Vec<_>>(), ["dead"]);
         assert!(!stage.join("1").exists() && stage.join("2").exists());
-        found[0].forget().expect("removed");
+        found.uploads[0].forget().expect("removed");
         drop((third, found));
         let (_all, found) = open(ALL_BUCKETS);
-        assert!(found.is_empty());
+        assert!(found.uploads.is_empty());
         live_record.remove().expect("removed");
     }
 
@@ -224,6 +263,6 @@ mod tests {
         all.record_upload(&location("two"), "2").expect("recorded");
         drop(all);
         let (_one, found) = open("one");
-        assert_eq!(found.iter().map(|left| left.upload_id.as_str()).collect::<Vec<_>>(), ["1"]);
+        assert_eq!(found.uploads.iter().map(|left| left.upload_id.as_str()).collect::<Vec<_>>(), ["1"]);
     }
 }

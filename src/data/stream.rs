@@ -19,7 +19,7 @@ use super::attempt::Attempt;
 use super::extents::{Extent, Source};
 use super::file::{File, State};
 use super::plan::Piece;
-use super::stage::{Stage, off_worker};
+use super::stage::{Stage, Staged, off_worker};
 use super::state::UploadRecord;
 use super::upload::{Committed, Snapshot};
 use super::{Data, Limits, Version};
@@ -127,7 +127,8 @@ impl File {
     /// Whether so much was written from the file's beginning on that it should go up now.
     pub fn wants_stream(&self) -> bool {
         let (state, limits) = (self.lock(), self.data.inner.limits);
-        state.stream.is_none()
+        self.data.inner.streams
+            && state.stream.is_none()
             && !state.stream_refused
             && state.extents.size_bytes() > limits.part_bytes
             && state.is_staged(&(0..limits.part_bytes))

@@ -18,13 +18,13 @@ use crate::store::{
 use super::attempt::{Attempt, SENDS_MAX};
 use super::extents::{Extents, Source};
 use super::plan::{Piece, Plan, plan};
-use super::stage::{Stage, off_worker};
+use super::stage::{Staged, off_worker};
 use super::{Data, Stored, Version, version_error};
 
 /// Content that is about to be stored: it does not change while it is.
 pub(super) struct Snapshot {
     pub(super) extents: Extents,
-    pub(super) stage: Option<Arc<Stage>>,
+    pub(super) stage: Option<Arc<dyn Staged>>,
     /// The version that it replaces, if any.
     pub(super) base: Option<ETag>,
     /// Bytes that the store has confirmed, for progress.
@@ -194,13 +194,15 @@ impl Data {
         if let ([extent], Some(stage)) = (extents.as_slice(), &snapshot.stage)
             && matches!(extent.source, Source::Staged)
         {
-            return stage.read(range).await;
+            return stage.clone().read(range).await;
         }
         let mut out = BytesMut::with_capacity((range.end - range.start) as usize);
         for extent in extents {
             match (&extent.source, &snapshot.stage) {
                 (Source::Hole, _) => out.resize(out.len() + extent.length() as usize, 0),
-                (Source::Staged, Some(stage)) => out.extend_from_slice(&stage.read(extent.range.clone()).await?),
+                (Source::Staged, Some(stage)) => {
+                    out.extend_from_slice(&stage.clone().read(extent.range.clone()).await?)
+                }
                 (Source::Staged, None) => return Err(Error::new(Meaning::Io, "staged bytes without a staging file")),
                 (Source::Object(stored, offset), _) => {
                     let fetched = self.fetch_into(&mut out, stored, *offset..offset + extent.length()).await;

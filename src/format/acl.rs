@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Every canned name that S3 knows.
 pub const CANNED_NAMES: [&str; 8] = [
     PRIVATE,
@@ -86,7 +88,8 @@ pub enum Permission {
 }
 
 /// An ACL as request headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AclHeaders {
     /// `x-amz-acl: NAME`.
     Canned(String),

@@ -7,6 +7,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of a key at most (S3 API reference, "Object key names").
 pub const KEY_BYTES_MAX: usize = 1024;
 
@@ -43,7 +45,8 @@ impl fmt::Display for BadName {
 impl std::error::Error for BadName {}
 
 /// A key that a path can name: no empty, `.` or `..` segment, no NUL, bounded; a closing `/` marks a directory.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Key(Arc<str>);
 
 impl Key {
@@ -67,6 +70,20 @@ impl Key {
     /// Whether this is the marker of a directory.
     pub fn is_marker(&self) -> bool {
         self.0.ends_with('/')
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = BadName;
+
+    fn try_from(raw: String) -> Result<Self, BadName> {
+        Key::new(&raw)
+    }
+}
+
+impl From<Key> for String {
+    fn from(name: Key) -> String {
+        name.as_str().to_owned()
     }
 }
 
@@ -94,7 +111,8 @@ pub fn check_segment(segment: &str) -> Result<(), BadName> {
 }
 
 /// A bucket's name, safe in a URL. Wider than today's rules of S3, since old buckets of Ceph have wider names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct BucketName(Arc<str>);
 
 impl BucketName {
@@ -113,6 +131,20 @@ impl BucketName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for BucketName {
+    type Error = BadName;
+
+    fn try_from(raw: String) -> Result<Self, BadName> {
+        BucketName::new(&raw)
+    }
+}
+
+impl From<BucketName> for String {
+    fn from(name: BucketName) -> String {
+        name.as_str().to_owned()
     }
 }
 

@@ -50,7 +50,10 @@ impl Fs {
         let file = self.files.file(id, |_| true)?;
         match file.take_unheard_failure() {
             Some(error) if !file.bytes.is_dirty() => Err(error),
-            _ => self.commit(&file).await,
+            _ => {
+                self.commit(&file).await?;
+                self.settle_name(file.ino).await
+            }
         }
     }
 
@@ -62,7 +65,13 @@ impl Fs {
                 self.forget_file(file);
             }
         }
-        Ok(())
+        match self.place(directory)? {
+            Place::Account => self.settle(|_| true).await,
+            Place::Directory { bucket, prefix } => {
+                self.settle(|name| name.bucket == bucket && name.key.as_str().starts_with(prefix.as_str())).await
+            }
+            Place::File(_) => Ok(()),
+        }
     }
 
     /// The last close of a handle. Nobody hears an error from here.
@@ -213,7 +222,28 @@ impl Fs {
     pub fn unsaved(&self) -> Vec<UnsavedFile> {
         let unsaved = self.files.all().into_iter().filter(|file| file.bytes.is_dirty());
         let named = unsaved.filter(|file| self.tree.place(file.ino).is_some());
-        named.map(|file| self.describe(&file, None)).collect()
+        let mut unsaved: Vec<_> = named.map(|file| self.describe(&file, None)).collect();
+        if let Some(journal) = &self.journal {
+            let left = journal.left().into_iter().map(|left| UnsavedFile {
+                path: self.shown(&left.name),
+                state: left.state,
+                size_bytes: left.bytes,
+                parked: Some(journal.folder()),
+            });
+            unsaved.extend(left);
+        }
+        unsaved
+    }
+
+    /// An object's path from the mount's root.
+    fn shown(&self, location: &Location) -> String {
+        match &self.config.root {
+            Place::Directory { prefix, .. } => {
+                let key = location.key.as_str();
+                key.strip_prefix(prefix.as_str()).unwrap_or(key).to_owned()
+            }
+            _ => location.to_string(),
+        }
     }
 
     /// The mount ends with unsaved files: their bytes stay where they are staged, with a record of what they are.

@@ -77,7 +77,10 @@ impl Fs {
     /// Makes a regular file without opening it. The kernel's lookup is counted.
     pub async fn mknod(self: &Arc<Self>, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
         let (entry, id) = self.create(parent, name, mode, Access { write: true, ..Access::default() }, caller).await?;
-        let stored = self.fsync(id).await;
+        let stored = match self.files.file(id, |_| true) {
+            Ok(file) => self.commit(&file).await,
+            Err(error) => Err(error),
+        };
         self.release(id).await;
         stored.map(|()| entry)
     }

@@ -54,10 +54,11 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::data::Data;
+use crate::data::journal::Journal;
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::{BadName, BucketName, check_segment};
 use crate::store::profile::Profile;
-use crate::store::{AclHeaders, Store};
+use crate::store::{AclHeaders, Location, Store};
 use crate::tree::{Defaults, FileKind, Ino, Place, Tree, Ttl};
 
 use open::Files;
@@ -142,6 +143,8 @@ pub enum Notice {
 pub struct Fs {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) data: Data,
+    /// What answers for the store until it has what was written, if the mount has such a journal.
+    journal: Option<Journal>,
     pub(crate) tree: Tree,
     pub(crate) files: Files,
     pub(crate) config: Config,
@@ -167,6 +170,7 @@ impl Fs {
     pub fn new(
         store: Arc<dyn Store>,
         data: Data,
+        journal: Option<Journal>,
         profile: Arc<Profile>,
         config: Config,
         clock: Clock,
@@ -176,6 +180,7 @@ impl Fs {
         Fs {
             store,
             data,
+            journal,
             tree,
             files: Files::default(),
             config,
@@ -222,6 +227,22 @@ impl Fs {
         match self.place(ino)? {
             Place::File(location) => Err(Error::new(Meaning::NotDirectory, location.to_string())),
             place => Ok(place),
+        }
+    }
+
+    /// Waits until the store has what this mount wrote under these names.
+    pub(crate) async fn settle(&self, wanted: impl Fn(&Location) -> bool) -> Result<()> {
+        match &self.journal {
+            Some(journal) => journal.settle(wanted).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for one inode's own name.
+    pub(crate) async fn settle_name(&self, ino: Ino) -> Result<()> {
+        match self.tree.place(ino).and_then(|place| place.location()) {
+            Some(location) => self.settle(|name| *name == location).await,
+            None => Ok(()),
         }
     }
 

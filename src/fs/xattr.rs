@@ -222,6 +222,9 @@ impl Fs {
             Place::File(location) => location.bucket.to_string(),
         };
         let is_bucket = place.location().is_none();
+        if name == "url" || name.starts_with("signed_url") {
+            self.settle_name(ino).await?;
+        }
         match name {
             "bucket" => Ok(bucket),
             "acl" => self.canned_acl(ino).await,
@@ -275,11 +278,20 @@ impl Fs {
     }
 
     fn upload_state(&self, ino: Ino) -> String {
-        match self.files.get(ino).map(|file| (file.bytes.upload_state(), file.bytes.is_dirty())) {
-            None | Some((UploadState::Stored, false)) => "stored".to_owned(),
-            Some((UploadState::Pending | UploadState::Stored, _)) => "pending".to_owned(),
-            Some((UploadState::Uploading { percent }, _)) => format!("uploading {percent}%"),
-            Some((UploadState::Failed { reason }, _)) => format!("failed {reason}"),
+        let dirty = self.files.get(ino).is_some_and(|file| file.bytes.is_dirty());
+        if let Some(journal) = self.journal.as_ref().filter(|_| !dirty)
+            && let Some(location) = self.tree.place(ino).and_then(|place| place.location())
+        {
+            match (journal.state(&location), journal.conflict(&location)) {
+                (Some(state), _) => return state.to_string(),
+                (None, Some(place)) => return format!("conflict {place}"),
+                (None, None) => {}
+            }
+        }
+        let state = self.files.get(ino).map(|file| file.bytes.upload_state()).unwrap_or(UploadState::Stored);
+        match (state, dirty) {
+            (UploadState::Stored, true) => UploadState::Pending.to_string(),
+            (state, _) => state.to_string(),
         }
     }
 

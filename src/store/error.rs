@@ -57,6 +57,8 @@ pub enum Kind {
     TimedOut,
     /// The answer is not what the protocol says.
     Malformed,
+    /// The journal's disk on this machine failed.
+    LocalDisk,
 }
 
 impl Kind {

@@ -31,6 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use md5::{Digest, Md5};
+use serde::{Deserialize, Serialize};
 
 pub use crate::format::acl::{Acl, AclHeaders};
 pub use crate::format::key::{BucketName, Key};
@@ -43,7 +44,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// Where an object lies: a bucket and a key in it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Location {
     /// The bucket.
     pub bucket: BucketName,
@@ -58,7 +59,8 @@ impl fmt::Display for Location {
 }
 
 /// An entity tag without its quotes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct ETag(Arc<str>);
 
 impl ETag {
@@ -70,6 +72,18 @@ impl ETag {
     /// The tag without quotes.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for ETag {
+    fn from(spelled: String) -> Self {
+        ETag::new(&spelled)
+    }
+}
+
+impl From<ETag> for String {
+    fn from(etag: ETag) -> String {
+        etag.as_str().to_owned()
     }
 }
 
@@ -90,7 +104,8 @@ pub fn etag_of_parts(parts: &[Part]) -> Option<ETag> {
 }
 
 /// What a write demands of the object that it replaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// Nothing: the last writer wins.
     None,
@@ -104,7 +119,8 @@ pub enum Condition {
 ///
 /// Metadata names are without `x-amz-meta-` and in lower case; values are what goes over the wire, so plain ASCII
 /// (see [`crate::format::header`]).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ObjectHeaders {
     /// `Content-Type`.
     pub content_type: Option<String>,

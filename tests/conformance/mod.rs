@@ -33,6 +33,8 @@ pub struct Expectations {
     pub grants: bool,
     /// Creating a bucket that one owns already is answered with Ok.
     pub own_bucket_again_is_ok: bool,
+    /// A change is answered before the store has seen it: what only the store can refuse is refused later.
+    pub deferred: bool,
     /// PUT honours If-None-Match and If-Match.
     pub conditions: bool,
     /// CompleteMultipartUpload honours them too.
@@ -59,6 +61,7 @@ impl Default for Expectations {
             object_acl: true,
             grants: true,
             own_bucket_again_is_ok: false,
+            deferred: false,
             conditions: true,
             complete_conditions: true,
             copy_if_match: true,

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dreamfs::clock::Clock;
+use dreamfs::data::Limits;
+use dreamfs::data::journal::{self, Journal};
+use dreamfs::data::state::State;
 use dreamfs::store::fault::{Failure, Fault, Rule, When};
 use dreamfs::store::limit::Limit;
 use dreamfs::store::memory::{MemoryLimits, MemoryStore};
 use dreamfs::store::retry::{Retry, RetryConfig};
 use dreamfs::store::trace::Trace;
 use dreamfs::store::{Store, operation};
+use tokio_util::sync::CancellationToken;
 
 use super::{Expectations, run_all};
 
@@ -120,4 +124,34 @@ async fn retry_survives_noise() {
         run_all(Arc::new(Retry::new(limit, RetryConfig::default())), expectations()).await;
         assert!(fault.injected() > 100, "seed {seed}: {}", fault.injected());
     }
+}
+
+/// What is asked right after a change is answered as if the store had carried it out.
+#[tokio::test]
+async fn journal_over_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(folder.path(), "memory", "bucket").unwrap();
+    let limits =
+        Limits { part_bytes_min: PART_BYTES_MIN as u64, part_bytes: PART_BYTES_MIN as u64, ..Limits::default() };
+    let config = journal::Config {
+        accepts: true,
+        sync: false,
+        bytes_max: 1 << 30,
+        memory_bytes_max: 16 << 20,
+        requests_max: 4,
+        limits,
+        state: Arc::new(state),
+        clock: Clock::system(),
+        host_name: "here".to_owned(),
+    };
+    let store = memory();
+    let journal = Journal::open(store.clone(), config, Vec::new()).unwrap();
+    let stop = CancellationToken::new();
+    let sending = tokio::spawn(journal.clone().run(stop.clone()));
+    let expectations = Expectations { deferred: true, metadata_bound: false, strict_uploads: false, ..expectations() };
+    run_all(Arc::new(journal.clone()), expectations).await;
+    journal.drain(Duration::from_secs(60), |_| ()).await;
+    assert_eq!(journal.left(), []);
+    stop.cancel();
+    sending.await.unwrap();
 }

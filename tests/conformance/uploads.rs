@@ -63,8 +63,10 @@ async fn parts_can_be_copied_by_range(store: &dyn Store, bucket: &BucketName, wh
     let length = what.part_bytes_min as u64;
     let first = store.upload_part_copy(&to, &id, 1, &source, 10..10 + length).await.unwrap();
     let second = store.upload_part(&to, &id, 2, Bytes::from("tail")).await.unwrap();
-    let beyond = store.upload_part_copy(&to, &id, 3, &source, 0..length * 2).await;
-    assert!(matches!(refused(beyond), Kind::BadRange | Kind::BadRequest));
+    if !what.deferred {
+        let beyond = store.upload_part_copy(&to, &id, 3, &source, 0..length * 2).await;
+        assert!(matches!(refused(beyond), Kind::BadRange | Kind::BadRequest));
+    }
     store.complete_upload(&to, &id, &[first, second], &Condition::None).await.unwrap();
     let expected = [&bytes[10..10 + what.part_bytes_min], b"tail"].concat();
     assert!(read(store, &to).await == expected);
@@ -76,7 +78,10 @@ async fn parts_can_be_copied_by_range(store: &dyn Store, bucket: &BucketName, wh
     assert_eq!(read(store, &to).await, &bytes[999..1000]);
 }
 
-async fn small_part_in_the_middle(store: &dyn Store, bucket: &BucketName, _: &Expectations) {
+async fn small_part_in_the_middle(store: &dyn Store, bucket: &BucketName, what: &Expectations) {
+    if what.deferred {
+        return;
+    }
     let location = at(bucket, "small");
     let id = store.create_upload(&location, &plain()).await.unwrap();
     let first = store.upload_part(&location, &id, 1, Bytes::from("too small")).await.unwrap();

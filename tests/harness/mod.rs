@@ -77,7 +77,7 @@ impl Rig {
         )
         .expect("written");
         let arguments = ["--profile", profile].iter().chain(more).map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let (child, endpoint) = serve(folder.path(), &arguments);
+        let (child, endpoint) = serve(folder.path(), &arguments, "127.0.0.1:0");
         Rig { endpoint, server: Some(Server { child, folder, arguments }) }
     }
 
@@ -88,10 +88,11 @@ impl Rig {
         server.child.wait().expect("its end");
     }
 
-    /// Starts the embedded server again on the same data; the endpoint is another one.
+    /// Starts the embedded server again on the same data and address.
     pub fn restart(&mut self) {
         let server = self.server.as_mut().expect("an embedded server");
-        (server.child, self.endpoint) = serve(server.folder.path(), &server.arguments);
+        let address = self.endpoint.trim_start_matches("http://");
+        (server.child, self.endpoint) = serve(server.folder.path(), &server.arguments, address);
     }
 
     /// A new bucket of alice's, made by boto.
@@ -130,9 +131,9 @@ impl Drop for Rig {
 }
 
 /// Starts a server on the data and the users in a folder; answers its endpoint too.
-fn serve(folder: &Path, arguments: &[String]) -> (Child, String) {
+fn serve(folder: &Path, arguments: &[String], address: &str) -> (Child, String) {
     let mut child = Command::new(DREAMFS)
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .args(["serve", "--listen", address, "--data"])
         .arg(folder.join("data"))
         .arg("--users")
         .arg(folder.join("users"))

@@ -14,7 +14,7 @@ const FAILURES_MAX: u32 = 8;
 
 /// How full a file system is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(in crate::data) struct Room {
     /// Its size in bytes.
     pub(super) total: u64,
     /// What may still be written by us.
@@ -23,7 +23,7 @@ pub(super) struct Room {
 
 impl Room {
     /// Whether so many bytes can be written and enough stays free.
-    pub(super) fn fits(&self, bytes: u64) -> bool {
+    pub(in crate::data) fn fits(&self, bytes: u64) -> bool {
         self.available.saturating_sub(bytes) >= self.total / FREE_PART
     }
 }
@@ -32,7 +32,7 @@ impl Room {
 pub(super) type AskRoom = Box<dyn Fn(&File) -> io::Result<Room> + Send + Sync>;
 
 /// Asks the file system that holds a file.
-pub(super) fn room(file: &File) -> io::Result<Room> {
+pub(in crate::data) fn room(file: &File) -> io::Result<Room> {
     let told = rustix::fs::fstatvfs(file)?;
     Ok(Room {
         total: told.f_blocks.saturating_mul(told.f_frsize),

@@ -38,6 +38,7 @@ use super::Version;
 use super::buffers::BUFFER_BYTES;
 use crate::clock::Clock;
 use entry::{Entry, Fingerprint};
+pub(super) use health::room;
 use health::{AskRoom, Trouble};
 use writer::Job;
 

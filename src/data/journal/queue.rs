@@ -1,0 +1,396 @@
+//! Which change may be carried out next. Pure.
+//!
+//! Changes that touch one name happen one after the other. A delete, and a rename's copy, waits besides for all
+//! content that was closed before it: nobody who looks at the store sees what came later without what came earlier.
+//! All else goes side by side.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::store::{BucketName, Location};
+
+use super::record::{Change, Record};
+
+/// How long a change rests that could not be carried out; each further time it rests twice as long, up to the bound.
+const REST: Duration = Duration::from_millis(500);
+const REST_MAX: Duration = Duration::from_secs(60);
+
+/// A change that is not carried out yet.
+pub(super) struct Op {
+    pub(super) record: Arc<Record>,
+    pub(super) started: bool,
+    /// Whether it was ever begun, by this mount or one that died: the store may have carried it out.
+    pub(super) tried: bool,
+    /// Whether it is being written anew, and must not start meanwhile.
+    held: bool,
+    /// Until when it rests after a failure.
+    rests: Option<Instant>,
+    /// Bytes that have arrived in the store.
+    pub(super) stored_bytes: Arc<AtomicU64>,
+    /// Why it could not be carried out, and how often.
+    pub(super) failure: Option<(String, u32)>,
+    /// Whether the store refuses it for good: it is tried now and then, and nothing but its own name waits for it.
+    pub(super) refused: bool,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Queue {
+    ops: BTreeMap<u64, Op>,
+    /// Who touches a name, in order.
+    names: BTreeMap<Location, VecDeque<u64>>,
+    closes: BTreeSet<u64>,
+    ready: BTreeSet<u64>,
+    /// Ready but for what was closed before them.
+    behind: BTreeSet<u64>,
+    resting: BTreeSet<(Instant, u64)>,
+}
+
+impl Queue {
+    /// How many changes wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Adds a change; its order must be the highest yet.
+    pub(super) fn push(&mut self, record: Arc<Record>) {
+        self.add(record, false);
+    }
+
+    /// Adds a change that a dead mount may have begun.
+    pub(super) fn push_tried(&mut self, record: Arc<Record>) {
+        self.add(record, true);
+    }
+
+    fn add(&mut self, record: Arc<Record>, tried: bool) {
+        let order = record.order;
+        for name in record.names() {
+            self.names.entry(name.clone()).or_default().push_back(order);
+        }
+        if record.is_close() {
+            self.closes.insert(order);
+        }
+        let (started, held, rests, failure, refused) = (false, false, None, None, false);
+        let op = Op { record, started, tried, held, rests, stored_bytes: Arc::default(), failure, refused };
+        self.ops.insert(order, op);
+        self.consider(order);
+    }
+
+    /// The change that decides what a name stands for.
+    pub(super) fn last(&self, name: &Location) -> Option<&Op> {
+        let orders = self.names.get(name)?;
+        orders.iter().rev().filter_map(|order| self.ops.get(order)).find(|op| op.record.to == *name)
+    }
+
+    /// A change that waits or is under way.
+    pub(super) fn get(&self, order: u64) -> Option<&Op> {
+        self.ops.get(&order)
+    }
+
+    /// Every change of a name, in order.
+    pub(super) fn of(&self, name: &Location) -> impl Iterator<Item = &Op> {
+        self.touching(name).filter(move |op| op.record.to == *name)
+    }
+
+    /// Every change of a name, and those that need what it stands for, in order.
+    pub(super) fn touching(&self, name: &Location) -> impl Iterator<Item = &Op> {
+        self.names.get(name).into_iter().flatten().filter_map(|order| self.ops.get(order))
+    }
+
+    /// Whether no later change needs what this one makes of its name.
+    pub(super) fn is_free(&self, op: &Op) -> bool {
+        self.names.get(&op.record.to).and_then(VecDeque::back) == Some(&op.record.order)
+    }
+
+    /// Every change, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Op> {
+        self.ops.values()
+    }
+
+    /// What the names from `first` on stand for that change, in their order; names without a change of their own are
+    /// left out.
+    pub(super) fn names_from(&self, first: &Location) -> impl Iterator<Item = (&Location, &Op)> {
+        self.names.range(first.clone()..).filter_map(|(name, _)| self.last(name).map(|op| (name, op)))
+    }
+
+    /// Keeps a change from starting, if it has not.
+    pub(super) fn hold(&mut self, order: u64) -> bool {
+        match self.ops.get_mut(&order) {
+            Some(op) if !op.started => {
+                op.held = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A held change may start, as this record says if it is another now, which touches the same names.
+    pub(super) fn release(&mut self, order: u64, new: Option<Arc<Record>>) -> Option<Arc<Record>> {
+        let op = self.ops.get_mut(&order)?;
+        op.held = false;
+        let new = new?;
+        match new.is_close() {
+            true => self.closes.insert(order),
+            false => self.closes.remove(&order),
+        };
+        Some(std::mem::replace(&mut op.record, new))
+    }
+
+    /// The record is another, for what it builds on is called otherwise.
+    pub(super) fn rewrite(&mut self, record: Arc<Record>) {
+        if let Some(op) = self.ops.get_mut(&record.order) {
+            op.record = record;
+        }
+    }
+
+    /// The next change that may be carried out; it counts as started.
+    pub(super) fn start(&mut self, now: Instant) -> Option<Arc<Record>> {
+        while let Some(&(until, order)) = self.resting.first()
+            && until <= now
+        {
+            self.resting.pop_first();
+            self.rested(order);
+        }
+        let order = *self.ready.iter().find(|order| self.ops.get(order).is_some_and(|op| !op.held))?;
+        self.begin(order)
+    }
+
+    /// Further deletes in a bucket that may be carried out now.
+    pub(super) fn start_deletes(&mut self, bucket: &BucketName, count_max: usize) -> Vec<Arc<Record>> {
+        let is_delete = |order: &&u64| {
+            let op = self.ops.get(order);
+            op.is_some_and(|op| !op.held && op.record.change == Change::Delete && op.record.to.bucket == *bucket)
+        };
+        let orders: Vec<u64> = self.ready.iter().filter(is_delete).take(count_max).copied().collect();
+        orders.into_iter().filter_map(|order| self.begin(order)).collect()
+    }
+
+    fn begin(&mut self, order: u64) -> Option<Arc<Record>> {
+        self.ready.remove(&order);
+        let op = self.ops.get_mut(&order)?;
+        (op.started, op.tried) = (true, true);
+        Some(op.record.clone())
+    }
+
+    /// When the next change has rested.
+    pub(super) fn next_rest(&self) -> Option<Instant> {
+        self.resting.first().map(|(until, _)| *until)
+    }
+
+    /// Nothing rests any longer.
+    pub(super) fn wake(&mut self) {
+        for (_, order) in std::mem::take(&mut self.resting) {
+            self.rested(order);
+        }
+    }
+
+    fn rested(&mut self, order: u64) {
+        if let Some(op) = self.ops.get_mut(&order) {
+            op.rests = None;
+            self.ready.insert(order);
+        }
+    }
+
+    /// A change could not be carried out: it rests. One that is `refused` for good holds back its own name alone.
+    pub(super) fn fail(&mut self, order: u64, reason: String, refused: bool, now: Instant) {
+        let Some(op) = self.ops.get_mut(&order) else { return };
+        let times = op.failure.as_ref().map_or(0, |(_, times)| *times) + 1;
+        (op.started, op.refused) = (false, refused);
+        op.failure = Some((reason, times));
+        let rest = REST.saturating_mul(2u32.saturating_pow(times - 1)).min(REST_MAX);
+        op.rests = Some(now + rest);
+        self.resting.insert((now + rest, order));
+        if refused {
+            self.closes.remove(&order);
+            self.let_behind_go();
+        }
+    }
+
+    /// A change is carried out, or given up: what waited for it may go.
+    pub(super) fn finish(&mut self, order: u64) -> Option<Arc<Record>> {
+        let op = self.ops.remove(&order)?;
+        self.ready.remove(&order);
+        self.behind.remove(&order);
+        if let Some(until) = op.rests {
+            self.resting.remove(&(until, order));
+        }
+        for name in op.record.names() {
+            let Some(orders) = self.names.get_mut(name) else { continue };
+            orders.retain(|other| *other != order);
+            match orders.front().copied() {
+                Some(next) => self.consider(next),
+                None => drop(self.names.remove(name)),
+            }
+        }
+        self.closes.remove(&order);
+        self.let_behind_go();
+        Some(op.record)
+    }
+
+    /// What waited for closes that are stored is ready.
+    fn let_behind_go(&mut self) {
+        while let Some(&first) = self.behind.first()
+            && self.closes.first().is_none_or(|close| *close >= first)
+        {
+            self.behind.pop_first();
+            self.ready.insert(first);
+        }
+    }
+
+    /// A change that has not started is not wanted any more.
+    pub(super) fn cancel(&mut self, order: u64) -> Option<Arc<Record>> {
+        match self.ops.get(&order) {
+            Some(op) if !op.started && !op.held => self.finish(order),
+            _ => None,
+        }
+    }
+
+    fn consider(&mut self, order: u64) {
+        let Some(op) = self.ops.get(&order).filter(|op| !op.started && op.rests.is_none()) else { return };
+        let first = |name: &&Location| self.names.get(name).and_then(VecDeque::front) == Some(&order);
+        if !op.record.names().iter().all(first) {
+            return;
+        }
+        let waits = op.record.after_closes && self.closes.first().is_some_and(|close| *close < order);
+        match waits {
+            true => self.behind.insert(order),
+            false => self.ready.insert(order),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::journal::record::{Pending, Segment};
+    use crate::store::{Condition, ETag, Key, ObjectHeaders};
+    use proptest::prelude::*;
+    use std::time::SystemTime;
+
+    fn name(key: &str) -> Location {
+        Location { bucket: BucketName::new("bucket").expect("plain"), key: Key::new(key).expect("plain") }
+    }
+
+    fn put(order: u64, key: &str, segments: Vec<Segment>, after_closes: bool) -> Arc<Record> {
+        let pending = Pending {
+            segments,
+            headers: ObjectHeaders::default(),
+            keeps_headers: false,
+            condition: Condition::None,
+            etag: ETag::new("e"),
+            modified: SystemTime::UNIX_EPOCH,
+        };
+        Arc::new(Record { order, after_closes, to: name(key), change: Change::Store(Box::new(pending)) })
+    }
+
+    fn close(order: u64, key: &str) -> Arc<Record> {
+        put(order, key, vec![Segment::Local { file: order.to_string(), range: 0..1 }], false)
+    }
+
+    fn copy(order: u64, from: &str, to: &str) -> Arc<Record> {
+        put(
+            order,
+            to,
+            vec![Segment::Stored { source: name(from), etag: ETag::new("e"), range: 0..1, whole: true, made_by: None }],
+            true,
+        )
+    }
+
+    fn delete(order: u64, key: &str) -> Arc<Record> {
+        Arc::new(Record { order, after_closes: true, to: name(key), change: Change::Delete })
+    }
+
+    fn started(queue: &mut Queue) -> Vec<u64> {
+        std::iter::from_fn(|| queue.start(Instant::now()).map(|record| record.order)).collect()
+    }
+
+    #[test]
+    fn what_was_closed_comes_before_what_was_removed_after_it() {
+        let mut queue = Queue::default();
+        for record in [close(1, "a"), close(2, "b"), delete(3, "old"), copy(4, "x", "y"), delete(5, "x"), close(6, "c")]
+        {
+            queue.push(record);
+        }
+        assert_eq!(started(&mut queue), [1, 2, 6], "the delete and the copy wait, a later close does not");
+        queue.finish(2);
+        assert_eq!(started(&mut queue), [0u64; 0]);
+        queue.finish(1);
+        assert_eq!(started(&mut queue), [3, 4], "the source of a copy is deleted after it");
+        queue.finish(4);
+        assert_eq!(started(&mut queue), [5]);
+    }
+
+    #[test]
+    fn a_failure_rests_and_holds_back_its_name_alone() {
+        let mut queue = Queue::default();
+        [close(1, "a"), close(2, "a"), close(3, "b")].into_iter().for_each(|record| queue.push(record));
+        assert_eq!(started(&mut queue), [1, 3]);
+        queue.fail(1, "no".to_owned(), false, Instant::now());
+        assert_eq!(started(&mut queue), [0u64; 0]);
+        assert!(queue.next_rest().is_some());
+        queue.wake();
+        assert_eq!(started(&mut queue), [1]);
+        queue.finish(1);
+        assert_eq!(started(&mut queue), [2]);
+    }
+
+    #[test]
+    fn what_is_cancelled_or_held_does_not_start() {
+        let mut queue = Queue::default();
+        [close(1, "a"), close(2, "b"), delete(3, "c")].into_iter().for_each(|record| queue.push(record));
+        assert!(queue.hold(1) && queue.cancel(1).is_none());
+        assert!(queue.cancel(2).is_some());
+        assert_eq!(started(&mut queue), [0u64; 0]);
+        queue.release(1, None);
+        assert_eq!(started(&mut queue), [1]);
+        assert!(queue.cancel(1).is_none() && !queue.hold(1));
+        queue.finish(1);
+        assert_eq!(started(&mut queue), [3]);
+    }
+
+    proptest! {
+        /// Whatever is queued is carried out once, changes of a name in order, and nothing that waits for closes
+        /// before them.
+        #[test]
+        fn every_change_is_carried_out_once_and_in_order(
+            kinds in prop::collection::vec((0..3u8, 0..4usize, 0..4usize), 1..40), picks in prop::collection::vec(0..8usize, 400)
+        ) {
+            let keys = ["a", "b", "c", "d"];
+            let mut queue = Queue::default();
+            let mut all = Vec::new();
+            for (order, (kind, a, b)) in (1..).zip(&kinds) {
+                let record = match kind {
+                    0 => close(order, keys[*a]),
+                    1 if a != b => copy(order, keys[*a], keys[*b]),
+                    _ => delete(order, keys[*a]),
+                };
+                all.push(record.clone());
+                queue.push(record);
+            }
+            let (mut under_way, mut done) = (Vec::new(), Vec::new());
+            for pick in picks {
+                under_way.extend(started(&mut queue));
+                for order in &under_way {
+                    let record = &all[*order as usize - 1];
+                    for earlier in all.iter().filter(|other| other.order < *order && !done.contains(&other.order)) {
+                        let shared = record.names().iter().any(|name| earlier.names().contains(name));
+                        prop_assert!(!shared, "{order} beside {}", earlier.order);
+                        prop_assert!(!(record.after_closes && earlier.is_close()));
+                    }
+                }
+                if !under_way.is_empty() {
+                    let order = under_way.swap_remove(pick % under_way.len());
+                    queue.finish(order);
+                    done.push(order);
+                }
+            }
+            done.sort_unstable();
+            prop_assert_eq!(done, (1..=kinds.len() as u64).collect::<Vec<_>>());
+            prop_assert_eq!(queue.len(), 0);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Write-back: what a journal promises, with real tools, daemons that die and stores that go away.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::harness::{How, Kind, Mount, Rig, on, wait_for};
+
+const BOTH: &[Kind] = &[Kind::Rgw, Kind::Embedded, Kind::B2];
+
+/// Every object of a bucket and the MD5 of its bytes, as boto sees them.
+fn stored(rig: &Rig, bucket: &str) -> BTreeMap<String, String> {
+    let told = rig.boto(&format!(
+        "import hashlib, json\n\
+         print(json.dumps({{k.name: hashlib.md5(k.get_contents_as_string()).hexdigest() \
+         for k in conn.get_bucket('{bucket}').list() if not k.name.endswith('/')}}))"
+    ));
+    serde_json::from_str(&told).expect("JSON")
+}
+
+/// Every file below the mount and the MD5 of its bytes.
+fn seen(mount: &Mount) -> BTreeMap<String, String> {
+    let lines = mount.sh("find . -type f -exec md5sum {} +");
+    let pair = |line: &str| line.split_once("  ./").map(|(sum, name)| (name.to_owned(), sum.to_owned()));
+    lines.lines().filter_map(pair).collect()
+}
+
+fn write_back<'a>(bucket: &'a str, state: &'a tempfile::TempDir) -> How<'a> {
+    How { bucket: Some(bucket), state: Some(state.path()), flags: &["--write-back"], ..How::default() }
+}
+
+/// What was closed is read at once, by name, by listing and by content, and the store has all of it after umount: files
+/// made, rewritten, appended to, cut, renamed, removed, with directories, links and attributes.
+#[test]
+fn what_is_closed_is_seen_at_once_and_stored_at_umount() {
+    on(BOTH, "what_is_closed_is_seen_at_once_and_stored_at_umount", |rig| {
+        let (bucket, state) = (rig.bucket(), tempfile::TempDir::new().expect("room"));
+        let mut mount = Mount::with(rig, &write_back(&bucket, &state));
+        mount.sh("mkdir -p a/b && for n in $(seq 60); do echo $n > a/b/$n; done && echo more >> a/b/1 && rm a/b/2 && \
+             mv a/b/3 a/three && mv a/b a/c && truncate -s 1 a/c/4 && ln -s c/5 a/link && chmod 600 a/c/6 && \
+             head -c 20000000 /dev/urandom > big && printf X | dd of=big bs=1 seek=9000000 conv=notrunc status=none && \
+             cp big copy && setfattr -n user.colour -v red a/c/7 && touch -d 2001-02-03T04:05:06Z a/c/8");
+        assert_eq!(
+            mount.sh("cat a/c/1 a/three a/link; ls a/c | wc -l; stat -c %a a/c/6; cmp big copy && echo same"),
+            "1\nmore\n3\n5\n58\n600\nsame\n"
+        );
+        let expected = seen(&mount);
+        assert_eq!(expected.len(), 61);
+        let (gone, words, well) = mount.umount();
+        assert!(gone && well, "all is stored: {words}");
+        assert_eq!(
+            stored(rig, &bucket).into_iter().filter(|(name, _)| name != "a/link").collect::<BTreeMap<_, _>>(),
+            expected
+        );
+        let after = Mount::new(rig, Some(&bucket));
+        assert_eq!(seen(&after), expected);
+        let kept =
+            "stat -c %a a/c/6; getfattr --only-values -n user.colour a/c/7; echo; stat -c %Y a/c/8; readlink a/link";
+        assert_eq!(after.sh(kept), "600\nred\n981173106\nc/5\n");
+    });
+}
+
+/// The store is away, the daemon is killed, both come back: all that was closed arrives, once, and nothing waits any
+/// longer.
+#[test]
+fn what_was_closed_while_the_store_was_away_survives_the_daemon() {
+    let Some(mut rig) = Rig::start(Kind::Embedded, "what_was_closed_while_the_store_was_away_survives_the_daemon")
+    else {
+        return;
+    };
+    let (bucket, state) = (rig.bucket(), tempfile::TempDir::new().expect("room"));
+    let mut mount = Mount::with(&rig, &write_back(&bucket, &state));
+    mount.sh("mkdir d && echo old > d/old && ls d");
+    wait_for("all is stored", Duration::from_secs(60), || mount.status()["unsaved"] == serde_json::json!([]));
+    rig.kill_9();
+    mount.sh("for n in $(seq 300); do echo $n > d/$n; done; rm d/300; mv d/299 d/moved; echo again > d/1");
+    let upload = mount.sh("getfattr --only-values -n user.s3.upload d/7");
+    assert!(["pending", "uploading", "failed"].iter().any(|state| upload.starts_with(state)), "{upload}");
+    let expected = mount.sh("cd d && cat moved $(ls | grep '^[0-9]' | sort -V) | md5sum; ls | wc -l");
+    mount.kill_9();
+    drop(mount);
+    rig.restart();
+    let mut mount = Mount::with(&rig, &write_back(&bucket, &state));
+    assert_eq!(
+        mount.sh("cd d && cat moved $(ls | grep '^[0-9]' | sort -V) | md5sum; ls | wc -l"),
+        expected,
+        "seen before it is stored"
+    );
+    assert!(mount.umount().2);
+    let names = stored(&rig, &bucket);
+    assert_eq!(names.len(), 300, "298 of the new ones, the moved one and the old one");
+    let plain = Mount::new(&rig, Some(&bucket));
+    assert_eq!(plain.sh("cd d && cat moved $(ls | grep '^[0-9]' | sort -V) | md5sum; ls | wc -l"), expected);
+    let uploads = rig.boto(&format!("print(len(list(conn.get_bucket('{bucket}').get_all_multipart_uploads())))"));
+    assert_eq!(uploads.trim(), "0");
+}
+
+/// fsync returns when the store has the bytes, of a file and of all below a directory; `dreamfs wait` is the same.
+#[test]
+fn fsync_and_wait_mean_the_store() {
+    on(BOTH, "fsync_and_wait_mean_the_store", |rig| {
+        let (bucket, state) = (rig.bucket(), tempfile::TempDir::new().expect("room"));
+        let mount = Mount::with(rig, &write_back(&bucket, &state));
+        mount.sh("dd if=/dev/urandom of=f bs=1000 count=5 conv=fsync status=none");
+        assert_eq!(stored(rig, &bucket).len(), 1);
+        mount.sh("mkdir d && for n in $(seq 30); do echo $n > d/$n; done");
+        let waited = mount.dreamfs(&["wait", mount.path.join("d").to_str().expect("UTF-8")]);
+        assert!(waited.status.success(), "{waited:?}");
+        assert_eq!(stored(rig, &bucket).len(), 31);
+        assert_eq!(mount.sh("getfattr --only-values -n user.s3.upload d/30"), "stored");
+    });
+}
+
+/// Another client takes the name while what was written here waits: its version stays, ours is beside it.
+#[test]
+fn a_lost_race_is_kept_beside_the_name() {
+    on(&[Kind::Rgw, Kind::Embedded], "a_lost_race_is_kept_beside_the_name", |rig| {
+        let (bucket, state) = (rig.bucket(), tempfile::TempDir::new().expect("room"));
+        let mut mount = Mount::with(rig, &write_back(&bucket, &state));
+        mount.sh("ls");
+        rig.boto(&format!("conn.get_bucket('{bucket}').new_key('f').set_contents_from_string('theirs')"));
+        mount.sh("echo ours > f");
+        assert!(mount.umount().2);
+        let names: Vec<String> = stored(rig, &bucket).into_keys().collect();
+        assert!(names.len() == 2 && names[0] == "f" && names[1].starts_with("f.conflict-"), "{names:?}");
+        let read = |name: &str| {
+            rig.boto(&format!(
+                "sys.stdout.write(conn.get_bucket('{bucket}').get_key('{name}').get_contents_as_string().decode())"
+            ))
+        };
+        assert_eq!((read("f"), read(&names[1])), ("theirs".to_owned(), "ours\n".to_owned()));
+    });
+}
