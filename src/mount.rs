@@ -142,8 +142,7 @@ fn data_config(
         state,
         limits: config.limits,
         uploads_at_once: UPLOADS_AT_ONCE,
-        // Into a journal it would only be cut into pieces.
-        streams: config.journal.is_none(),
+        journaled: config.journal.is_some(),
         disk: config.cache.as_ref().map(|cache| open_cache(cache, endpoint)).transpose()?,
     })
 }

@@ -130,3 +130,41 @@ fn a_lost_race_is_kept_beside_the_name() {
         assert_eq!((read("f"), read(&names[1])), ("theirs".to_owned(), "ours\n".to_owned()));
     });
 }
+
+/// What a dead daemon left is listed and copied out without a mount, and nothing is taken away by that.
+#[test]
+fn recover_shows_and_exports_what_waits() {
+    let Some(mut rig) = Rig::start(Kind::Embedded, "recover_shows_and_exports_what_waits") else { return };
+    let (bucket, state) = (rig.bucket(), tempfile::TempDir::new().expect("room"));
+    let mut mount = Mount::with(&rig, &write_back(&bucket, &state));
+    mount.sh("ls");
+    rig.kill_9();
+    mount.sh("echo small > 'a b'; head -c 20000000 /dev/zero | tr '\\0' x > big");
+    mount.kill_9();
+    let words = |arguments: &[&str]| {
+        let at = state.path().to_str().expect("UTF-8");
+        let output = mount.dreamfs(&[&["recover", "--state", at], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    for _ in 0..2 {
+        let listed = words(&["list"]);
+        assert_eq!(listed.lines().count(), 2, "{listed}");
+        assert!(listed.contains(&format!("6  waiting   {bucket}/a b")), "{listed}");
+        assert!(listed.contains(&format!("20000000  waiting   {bucket}/big")), "{listed}");
+        let out = tempfile::TempDir::new().expect("room");
+        words(&["export", out.path().to_str().expect("UTF-8")]);
+        let read = |name: &str| std::fs::read(out.path().join(&bucket).join(name)).expect("exported");
+        assert_eq!(read("a b"), b"small\n");
+        assert!(read("big") == [b'x'; 20_000_000]);
+    }
+    drop(mount);
+    rig.restart();
+    let mut mount = Mount::new(&rig, Some(&bucket));
+    assert_eq!(mount.sh("ls"), "", "another state folder knows nothing of it");
+    assert!(mount.umount().2);
+    let how = How { bucket: Some(&bucket), state: Some(state.path()), ..How::default() };
+    let mut mount = Mount::with(&rig, &how);
+    assert!(mount.umount().2, "a mount without a journal of its own stores it, too");
+    assert_eq!(stored(&rig, &bucket).len(), 2);
+}

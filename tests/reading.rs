@@ -43,7 +43,7 @@ impl Stand {
             state: Arc::new(state),
             limits: Limits::default(),
             uploads_at_once: 1,
-            streams: true,
+            journaled: false,
             disk: None,
         };
         Stand { memory, fault, data: Data::new(store, config), _state: folder }

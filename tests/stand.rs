@@ -103,7 +103,7 @@ impl World {
             state: Arc::new(state),
             limits: LIMITS,
             uploads_at_once: 3,
-            streams: true,
+            journaled: false,
             disk: None,
         };
         let trace = store.clone();

@@ -46,6 +46,8 @@ pub enum Command {
     Wait(Wait),
     /// Forget what is cached of paths
     Refresh(Refresh),
+    /// List or copy out what lies on this machine and not in the store
+    Recover(Recover),
     /// Try everything without an account: embedded store and mount
     Demo(Demo),
     /// Run the embedded S3 server alone
@@ -177,6 +179,30 @@ pub struct Refresh {
     /// Files and directories in a mount
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
+}
+
+/// `dreamfs recover`.
+#[derive(Debug, Args)]
+pub struct Recover {
+    /// Where state lies [default: as for mount]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// What to do [default: list]
+    #[command(subcommand)]
+    pub action: Option<RecoverAction>,
+}
+
+/// What to do with what is found.
+#[derive(Debug, Subcommand)]
+pub enum RecoverAction {
+    /// Show length, reason and name: waiting (the next mount stores it), aside
+    /// (another client was first), parked (open when its mount ended)
+    List,
+    /// Copy all of it below an empty folder, as BUCKET/KEY
+    Export {
+        /// Where to
+        folder: PathBuf,
+    },
 }
 
 /// `dreamfs demo`.

@@ -6,6 +6,7 @@ pub mod args;
 pub mod demo;
 mod log_output;
 pub mod mount;
+pub mod recover;
 pub mod refresh;
 pub mod serve;
 pub mod stat;
@@ -68,6 +69,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Url(args) => url::run(args),
         Command::Wait(args) => wait::run(args),
         Command::Refresh(args) => refresh::run(args),
+        Command::Recover(args) => recover::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args),
     }

@@ -59,7 +59,9 @@ impl Data {
     ) -> Result<Written> {
         let to = &attempt.to;
         let complete = || async {
-            self.check(condition, to, COMPLETE_MULTIPART_UPLOAD).await?;
+            if !self.inner.journaled {
+                self.check(condition, to, COMPLETE_MULTIPART_UPLOAD).await?;
+            }
             self.under(condition, to, COMPLETE_MULTIPART_UPLOAD, |condition| async move {
                 self.inner.store.complete_upload(to, upload_id, parts, &condition).await
             })

@@ -128,8 +128,8 @@ pub struct Config {
     pub limits: Limits,
     /// Parts of one file in flight.
     pub uploads_at_once: usize,
-    /// Whether a long file goes up while it is written.
-    pub streams: bool,
+    /// Whether a journal answers for the store: then nothing is sent early, and nothing asked before it is sent.
+    pub journaled: bool,
     /// Contents that outlive the mount.
     pub disk: Option<DiskCache>,
 }
@@ -141,7 +141,7 @@ struct Inner {
     state: Arc<State>,
     limits: Limits,
     uploads_at_once: usize,
-    streams: bool,
+    journaled: bool,
     /// Whether the store was seen to refuse conditions on writes.
     conditions_refused: AtomicBool,
     tracker: TaskTracker,
@@ -162,10 +162,10 @@ impl Data {
         // Parts in flight may take half of the memory; the other half is for readers.
         let affordable = (config.memory_bytes_max / 2 / config.limits.part_bytes.max(1)).max(1);
         let uploads_at_once = config.uploads_at_once.min(affordable as usize);
-        let Config { state, limits, streams, .. } = config;
+        let Config { state, limits, journaled, .. } = config;
         let conditions_refused = AtomicBool::new(false);
         let inner =
-            Inner { store, budget, cache, state, limits, uploads_at_once, streams, conditions_refused, tracker };
+            Inner { store, budget, cache, state, limits, uploads_at_once, journaled, conditions_refused, tracker };
         Data { inner: Arc::new(inner) }
     }
 

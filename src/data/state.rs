@@ -19,7 +19,7 @@ use crate::store::{BucketName, Key, Location};
 pub const ALL_BUCKETS: &str = "all buckets";
 
 /// The folder of changes that are not stored yet.
-const JOURNAL: &str = "journal";
+pub(super) const JOURNAL: &str = "journal";
 
 /// Sibling folders at most: live mounts of the same target on this machine.
 const SIBLINGS_MAX: u32 = 256;

@@ -127,7 +127,7 @@ impl File {
     /// Whether so much was written from the file's beginning on that it should go up now.
     pub fn wants_stream(&self) -> bool {
         let (state, limits) = (self.lock(), self.data.inner.limits);
-        self.data.inner.streams
+        !self.data.inner.journaled
             && state.stream.is_none()
             && !state.stream_refused
             && state.extents.size_bytes() > limits.part_bytes

@@ -14,6 +14,7 @@ mod overlay;
 mod parts;
 mod queue;
 mod record;
+pub mod recover;
 mod send;
 mod settle;
 mod spool;
@@ -163,7 +164,7 @@ impl Journal {
             state: config.state.clone(),
             limits: config.limits,
             uploads_at_once: PARTS_AT_ONCE,
-            streams: false,
+            journaled: false,
             disk: None,
         };
         let sender = Data::new(store.clone(), sender);

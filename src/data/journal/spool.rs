@@ -20,9 +20,9 @@ use crate::data::state::{Orphan, make_folder};
 
 use super::record::{Change, Record, Segment};
 
-const RECORDS: &str = "records";
-const CONTENT: &str = "content";
-const ASIDE: &str = "aside";
+pub(super) const RECORDS: &str = "records";
+pub(super) const CONTENT: &str = "content";
+pub(super) const ASIDE: &str = "aside";
 
 /// The folder.
 pub(super) struct Spool {
@@ -188,7 +188,7 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// The records of a folder in order, and how many files are none.
-fn read_records(folder: &Path) -> io::Result<(Vec<Record>, usize)> {
+pub(super) fn read_records(folder: &Path) -> io::Result<(Vec<Record>, usize)> {
     let (mut records, mut damaged) = (Vec::new(), 0);
     for name in names_in(folder)?.iter().filter(|name| !name.ends_with(".new")) {
         let path = folder.join(name);
