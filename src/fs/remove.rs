@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::BucketName;
 use crate::store::{Kind, ListRequest};
-use crate::tree::{FileKind, Ino, Place};
+use crate::tree::{FileKind, Ino, Knowledge, Place};
 
 use super::{Fs, checked_name};
 
@@ -68,6 +68,17 @@ impl Fs {
         let not_empty = || Error::new(Meaning::NotEmpty, self.path(ino));
         if self.tree.children(ino).iter().any(|(_, entry)| self.is_local(entry.ino)) {
             return Err(not_empty());
+        }
+        // What was listed lately, or made here, is known to be empty or not.
+        let has_marker = self.tree.read(ino, |inode| inode.object.is_some()) == Some(true);
+        if has_marker
+            && self.tree.knowledge(ino) == Knowledge::Complete
+            && let Some(key) = prefix.marker()
+        {
+            if !self.tree.children(ino).is_empty() {
+                return Err(not_empty());
+            }
+            return Ok(self.store.delete(&crate::store::Location { bucket, key }, None).await?);
         }
         let request = ListRequest { prefix: prefix.as_str().to_owned(), keys_max: Some(2), ..ListRequest::default() };
         let page = self.store.list(&bucket, &request).await?;

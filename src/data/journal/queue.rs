@@ -159,13 +159,15 @@ impl Queue {
         self.begin(order)
     }
 
-    /// Further deletes in a bucket that may be carried out now.
-    pub(super) fn start_deletes(&mut self, bucket: &BucketName, count_max: usize) -> Vec<Arc<Record>> {
+    /// Further deletes in a bucket that may be carried out now: one in `share` of those that are ready, so that as many
+    /// requests can go side by side. Some stores work off the keys of one request in turn.
+    pub(super) fn start_deletes(&mut self, bucket: &BucketName, share: usize, count_max: usize) -> Vec<Arc<Record>> {
         let is_delete = |order: &&u64| {
             let op = self.ops.get(order);
             op.is_some_and(|op| !op.held && op.record.change == Change::Delete && op.record.to.bucket == *bucket)
         };
-        let orders: Vec<u64> = self.ready.iter().filter(is_delete).take(count_max).copied().collect();
+        let count = (self.ready.len() / share.max(1)).min(count_max);
+        let orders: Vec<u64> = self.ready.iter().filter(is_delete).take(count).copied().collect();
         orders.into_iter().filter_map(|order| self.begin(order)).collect()
     }
 

@@ -75,7 +75,7 @@ impl Inner {
     async fn delete(&self, first: Arc<Record>) {
         let bucket = first.to.bucket.clone();
         let mut records = vec![first];
-        records.extend(self.lock().queue.start_deletes(&bucket, DELETES_MAX - 1));
+        records.extend(self.lock().queue.start_deletes(&bucket, self.config.requests_max, DELETES_MAX - 1));
         let failures = match records.as_slice() {
             [only] => self.store.delete(&only.to, None).await.map(|()| Vec::new()),
             all => {
