@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use tokio::time::Instant;
 
 use crate::data::stage::off_worker;
 use crate::error;
@@ -116,7 +117,7 @@ impl Inner {
         let mut book = self.lock();
         let unneeded = match (&recorded, turn) {
             (Ok(()), Turn::New) => {
-                book.queue.push(record);
+                book.queue.push(record, Instant::now());
                 Vec::new()
             }
             (Ok(()), Turn::InPlaceOf(order)) => {
@@ -158,7 +159,7 @@ impl Inner {
             let last = last.map(|op| op.record.order);
             let cancelled = last.and_then(|order| book.queue.cancel(order));
             let unneeded = cancelled.map(|old| (old.order, book.let_go(&old)));
-            book.queue.push(record);
+            book.queue.push(record, Instant::now());
             book.conflicts.remove(to);
             unneeded
         };

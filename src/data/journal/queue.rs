@@ -15,6 +15,13 @@ use crate::store::{BucketName, Location};
 
 use super::record::{Change, Record};
 
+/// How long an object waits before it goes up: what changes it right after its close, such as its times, its mode or its
+/// name, then costs no request of its own.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// With more changes than that nothing lingers: they wait for their turn long enough.
+const LINGERING_MAX: usize = 1000;
+
 /// How long a change rests that could not be carried out; each further time it rests twice as long, up to the bound.
 const REST: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -27,7 +34,7 @@ pub(super) struct Op {
     pub(super) tried: bool,
     /// Whether it is being written anew, and must not start meanwhile.
     held: bool,
-    /// Until when it rests after a failure.
+    /// Until when it lingers, or rests after a failure.
     rests: Option<Instant>,
     /// Bytes that have arrived in the store.
     pub(super) stored_bytes: Arc<AtomicU64>,
@@ -57,16 +64,17 @@ impl Queue {
     }
 
     /// Adds a change; its order must be the highest yet.
-    pub(super) fn push(&mut self, record: Arc<Record>) {
-        self.add(record, false);
+    pub(super) fn push(&mut self, record: Arc<Record>, now: Instant) {
+        let lingers = record.pending().is_some() && self.ops.len() < LINGERING_MAX;
+        self.add(record, false, lingers.then_some(now + LINGER));
     }
 
     /// Adds a change that a dead mount may have begun.
     pub(super) fn push_tried(&mut self, record: Arc<Record>) {
-        self.add(record, true);
+        self.add(record, true, None);
     }
 
-    fn add(&mut self, record: Arc<Record>, tried: bool) {
+    fn add(&mut self, record: Arc<Record>, tried: bool, rests: Option<Instant>) {
         let order = record.order;
         for name in record.names() {
             self.names.entry(name.clone()).or_default().push_back(order);
@@ -74,10 +82,13 @@ impl Queue {
         if record.is_close() {
             self.closes.insert(order);
         }
-        let (started, held, rests, failure, refused) = (false, false, None, None, false);
+        let (started, held, failure, refused) = (false, false, None, false);
         let op = Op { record, started, tried, held, rests, stored_bytes: Arc::default(), failure, refused };
         self.ops.insert(order, op);
-        self.consider(order);
+        match rests {
+            Some(until) => drop(self.resting.insert((until, order))),
+            None => self.consider(order),
+        }
     }
 
     /// The change that decides what a name stands for.
@@ -193,7 +204,7 @@ impl Queue {
     fn rested(&mut self, order: u64) {
         if let Some(op) = self.ops.get_mut(&order) {
             op.rests = None;
-            self.ready.insert(order);
+            self.consider(order);
         }
     }
 
@@ -315,7 +326,7 @@ mod tests {
         let mut queue = Queue::default();
         for record in [close(1, "a"), close(2, "b"), delete(3, "old"), copy(4, "x", "y"), delete(5, "x"), close(6, "c")]
         {
-            queue.push(record);
+            queue.push_tried(record);
         }
         assert_eq!(started(&mut queue), [1, 2, 6], "the delete and the copy wait, a later close does not");
         queue.finish(2);
@@ -327,9 +338,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_changed_right_after_its_close_goes_up_once() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.push(close(1, "a"), now);
+        assert!(queue.start(now).is_none());
+        assert!(queue.hold(1) && queue.release(1, Some(close(1, "a"))).is_some(), "it can still be replaced");
+        assert!(queue.start(now).is_none());
+        assert_eq!(queue.start(now + LINGER).map(|record| record.order), Some(1));
+        queue.push(close(2, "b"), now);
+        queue.wake();
+        assert!(queue.start(now).is_some(), "whoever waits for it need not wait for that");
+    }
+
+    #[test]
     fn a_failure_rests_and_holds_back_its_name_alone() {
         let mut queue = Queue::default();
-        [close(1, "a"), close(2, "a"), close(3, "b")].into_iter().for_each(|record| queue.push(record));
+        [close(1, "a"), close(2, "a"), close(3, "b")].into_iter().for_each(|record| queue.push_tried(record));
         assert_eq!(started(&mut queue), [1, 3]);
         queue.fail(1, "no".to_owned(), false, Instant::now());
         assert_eq!(started(&mut queue), [0u64; 0]);
@@ -343,7 +367,7 @@ mod tests {
     #[test]
     fn what_is_cancelled_or_held_does_not_start() {
         let mut queue = Queue::default();
-        [close(1, "a"), close(2, "b"), delete(3, "c")].into_iter().for_each(|record| queue.push(record));
+        [close(1, "a"), close(2, "b"), delete(3, "c")].into_iter().for_each(|record| queue.push_tried(record));
         assert!(queue.hold(1) && queue.cancel(1).is_none());
         assert!(queue.cancel(2).is_some());
         assert_eq!(started(&mut queue), [0u64; 0]);
@@ -371,7 +395,7 @@ mod tests {
                     _ => delete(order, keys[*a]),
                 };
                 all.push(record.clone());
-                queue.push(record);
+                queue.push_tried(record);
             }
             let (mut under_way, mut done) = (Vec::new(), Vec::new());
             for pick in picks {
