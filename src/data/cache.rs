@@ -22,6 +22,7 @@ use super::buffers::{BUFFER_BYTES, Buffers};
 use super::disk::DiskCache;
 use super::pace::Pace;
 use super::readahead::{self, OPEN_BYTES, WHOLE_BYTES_MAX};
+use super::tails::Tails;
 use super::{Stored, version_error};
 
 /// The longest block: one FUSE request, so that its reply is a slice of one block.
@@ -102,6 +103,7 @@ pub(super) struct Inner {
     pub(super) tracker: TaskTracker,
     pub(super) runtime: Handle,
     blocks: Mutex<Blocks<Block>>,
+    tails: Tails,
     /// Files that are read forward now: they share the memory.
     readers: AtomicU64,
     /// How far the kernel reads ahead on its own.
@@ -136,6 +138,7 @@ impl Cache {
             tracker,
             runtime: Handle::current(),
             blocks: Mutex::default(),
+            tails: Tails::new(budget.bytes_max()),
             readers: AtomicU64::new(0),
             kernel_ahead_bytes: AtomicU64::new(KERNEL_AHEAD_BYTES),
         });
@@ -200,6 +203,14 @@ impl Cache {
         if let Some(claim) = self.inner.budget.try_claim(length) {
             let block = Block::new(BlockState::Here(self.inner.buffers.hold(bytes.to_vec(), claim)));
             self.blocks().insert(stored.id, 0..length, block);
+        }
+        self.inner.tails.keep(&stored.version, bytes, &self.inner.budget);
+    }
+
+    /// A version is opened: what the kernel could not keep of it when it was written is there at once.
+    pub fn bring_tail(&self, stored: &Stored) {
+        if let Some((range, tail)) = self.inner.tails.of(&stored.version) {
+            self.blocks().insert(stored.id, range, Block::new(BlockState::Here(tail)));
         }
     }
 

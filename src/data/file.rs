@@ -89,6 +89,9 @@ pub struct File {
 impl File {
     pub(super) fn new(data: Data, base: Option<Version>) -> Self {
         let base = base.map(|version| Arc::new(Stored::new(version)));
+        if let Some(stored) = &base {
+            data.inner.cache.bring_tail(stored);
+        }
         let state = State {
             extents: base.clone().map_or_else(Extents::default, Extents::whole),
             dirty: base.is_none(),

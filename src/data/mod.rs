@@ -26,6 +26,7 @@ mod schedule;
 pub mod stage;
 pub mod state;
 mod stream;
+mod tails;
 mod upload;
 mod whole;
 
