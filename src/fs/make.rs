@@ -189,17 +189,18 @@ impl Fs {
         });
     }
 
-    /// The last name has left a directory that had no marker: without one it would vanish.
-    pub(crate) async fn keep_directory(&self, directory: Ino) {
+    /// Without names and without a marker a directory would vanish. It gets a marker before its last name leaves it, so
+    /// that no listing ever misses it; and after, if several left at once.
+    pub(crate) async fn keep_directory(&self, directory: Ino, leaving: Option<&str>) {
         let needs_marker = self.tree.read(directory, |inode| inode.object.is_none()) == Some(true)
-            && self.tree.children(directory).is_empty()
+            && self.tree.children(directory).iter().all(|(name, _)| Some(&**name) == leaving)
             && self.tree.place(directory).and_then(|place| place.location()).is_some();
         if !needs_marker {
             return;
         }
         let Some(attr) = self.tree.read(directory, |inode| inode.attr) else { return };
         if let Err(error) = self.put_marker(directory, &attr).await {
-            log::warn!("{}: its last file is gone, and its marker could not be stored: {error}", self.path(directory));
+            log::warn!("{}: its last name leaves, and its marker could not be stored: {error}", self.path(directory));
         }
     }
 

@@ -25,6 +25,7 @@ impl Fs {
             Some(file) => Some(file.lock.lock().await),
             None => None,
         };
+        self.keep_directory(parent, Some(name)).await;
         if self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false) {
             if let Some(file) = file.as_ref().filter(|_| self.is_open(ino)) {
                 file.bytes.preserve().await?;
@@ -37,7 +38,7 @@ impl Fs {
             self.files.remove(ino);
         }
         self.note_names_changed(parent);
-        self.keep_directory(parent).await;
+        self.keep_directory(parent, None).await;
         Ok(())
     }
 
@@ -47,6 +48,7 @@ impl Fs {
         let name = checked_name(name)?;
         let _held = self.tree.hold(parent);
         let ino = self.existing(parent, name).await?;
+        self.keep_directory(parent, Some(name)).await;
         match self.place(ino)? {
             Place::Directory { bucket, prefix } if prefix.marker().is_none() => {
                 self.delete_bucket(ino, &bucket).await?;
@@ -56,7 +58,7 @@ impl Fs {
         }
         self.tree.remove(parent, name);
         self.note_names_changed(parent);
-        self.keep_directory(parent).await;
+        self.keep_directory(parent, None).await;
         Ok(())
     }
 

@@ -69,6 +69,9 @@ impl Fs {
         }
         let target_kind = target.and_then(|ino| self.kind(ino));
         let names = Names { parent, name, new_parent, new_name };
+        if parent != new_parent {
+            self.keep_directory(parent, Some(name)).await;
+        }
         match (self.kind(source), target_kind) {
             (Some(FileKind::Directory), Some(FileKind::Directory) | None) => {
                 self.rename_directory(source, target, names).await?;
@@ -82,7 +85,7 @@ impl Fs {
         }
         self.note_names_changed(parent);
         self.note_names_changed(new_parent);
-        self.keep_directory(parent).await;
+        self.keep_directory(parent, None).await;
         // Attributes that a plain listing does not show need a marker in the new directory too.
         self.keep_attributes(source).await
     }
