@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Kind, Mount, on};
+use crate::harness::{How, Kind, Mount, on};
 
 /// What is done how often. Holes cannot be punched here.
 const WEIGHTS: &str = "[weights]\nclose_open = 0.5\ninvalidate = 0.5\nmapread = 10.0\nmapwrite = 10.0\nread = 10.0\n\
@@ -30,15 +30,18 @@ fn exercise(test: &str, sizes: &str, short: u32, full: u32) {
     let count = if std::env::var("DREAMFS_TEST_FULL").is_ok() { full } else { short };
     println!("{test}: {count} operations");
     on(&[Kind::Embedded], test, |rig| {
-        let mut mount = Mount::new(rig, Some(&rig.bucket()));
-        let config = mount.folder.path().join("fsx.toml");
-        std::fs::write(&config, format!("{sizes}{WEIGHTS}")).expect("written");
-        let mut command = Command::new(&fsx);
-        command.args(["-N", &count.to_string(), "-S", "1", "-f"]).arg(&config).arg("-P").arg(mount.folder.path());
-        let output = command.arg(mount.path.join("f")).output().expect("it starts");
-        let words = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        assert!(output.status.success(), "{}", words.concat());
-        assert!(mount.umount().2, "all is stored");
+        for flags in [&[][..], &["--write-back"]] {
+            let bucket = rig.bucket();
+            let mut mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+            let config = mount.folder.path().join("fsx.toml");
+            std::fs::write(&config, format!("{sizes}{WEIGHTS}")).expect("written");
+            let mut command = Command::new(&fsx);
+            command.args(["-N", &count.to_string(), "-S", "1", "-f"]).arg(&config).arg("-P").arg(mount.folder.path());
+            let output = command.arg(mount.path.join("f")).output().expect("it starts");
+            let words = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            assert!(output.status.success(), "{flags:?}: {}", words.concat());
+            assert!(mount.umount().2, "all is stored");
+        }
     });
 }
 

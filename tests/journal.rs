@@ -1,6 +1,8 @@
 //! Write-back: what a journal promises, with real tools, daemons that die and stores that go away.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{How, Kind, Mount, Rig, on, wait_for};
@@ -167,4 +169,89 @@ fn recover_shows_and_exports_what_waits() {
     let mut mount = Mount::with(&rig, &how);
     assert!(mount.umount().2, "a mount without a journal of its own stores it, too");
     assert_eq!(stored(&rig, &bucket).len(), 2);
+}
+
+/// Writes, appends, renames and removes files until the mount is gone; a dot for each call that has returned. Then it
+/// says what every file must be, and what else those may be whose call was cut off.
+const RESTLESS: &str = r#"
+import hashlib, json, os, random, sys
+root, seed, model = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+chance, cut = random.Random(seed), {}
+def digest(data): return hashlib.md5(data).hexdigest()
+def step():
+    name, other = 'f%d' % chance.randrange(40), 'f%d' % chance.randrange(40)
+    path, what = os.path.join(root, name), chance.randrange(6)
+    cut.clear()
+    if what <= 2 or name not in model:
+        data = os.urandom(9000000 if chance.random() < 0.02 else chance.choice([0, 10, 3000, 30000]))
+        # It is empty before it is written.
+        cut[name] = [digest(data), digest(b'')]
+        with open(path, 'wb') as file: file.write(data)
+        model[name] = digest(data)
+    elif what == 3:
+        cut[name] = [None]
+        os.unlink(path)
+        del model[name]
+    elif what == 4 and other != name:
+        cut.update({name: [None], other: [model[name]]})
+        os.rename(path, os.path.join(root, other))
+        model[other] = model.pop(name)
+    elif what == 5:
+        with open(path, 'rb') as file: data = file.read() + b'more'
+        assert digest(data[:-4]) == model[name], name
+        cut[name] = [digest(data)]
+        with open(path, 'ab') as file: file.write(b'more')
+        model[name] = digest(data)
+    cut.clear()
+try:
+    while True:
+        step()
+        print('.', end='', flush=True)
+except OSError:
+    print(json.dumps([model, cut]))
+"#;
+
+/// The daemon is killed at a random moment of such work, again and again: after each remount every call that had
+/// returned holds, and in the end the store has just that.
+#[test]
+fn a_daemon_that_is_killed_again_and_again_loses_nothing() {
+    let rounds = if std::env::var("DREAMFS_TEST_FULL").is_ok() { 1000 } else { 15 };
+    println!("a_daemon_that_is_killed_again_and_again_loses_nothing: {rounds} times");
+    on(&[Kind::Rgw, Kind::Embedded], "a_daemon_that_is_killed_again_and_again_loses_nothing", |rig| {
+        let (bucket, state) = (rig.bucket(), tempfile::TempDir::new().expect("room"));
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut model: BTreeMap<String, String> = BTreeMap::new();
+        for round in 0..rounds {
+            let mut mount = Mount::with(rig, &write_back(&bucket, &state));
+            let mut worker = Command::new("/usr/bin/python3")
+                .args(["-c", RESTLESS])
+                .arg(&mount.path)
+                .args([round.to_string(), serde_json::to_string(&model).expect("JSON")])
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("python3 runs");
+            let mut told = worker.stdout.take().expect("piped");
+            let mut dots = vec![0; random.usize(1..120)];
+            told.read_exact(&mut dots).expect("it works");
+            mount.kill_9();
+            let mut rest = String::new();
+            told.read_to_string(&mut rest).expect("its end");
+            assert!(worker.wait().expect("its end").success(), "round {round}: {rest}");
+            drop(mount);
+            let end = rest.trim_start_matches('.');
+            let (must, may): (BTreeMap<String, String>, BTreeMap<String, Vec<Option<String>>>) =
+                serde_json::from_str(end).unwrap_or_else(|error| panic!("round {round}: {error}: {end}"));
+            let mount = Mount::with(rig, &write_back(&bucket, &state));
+            let found = seen(&mount);
+            for name in must.keys().chain(found.keys()) {
+                let (is, was) = (found.get(name), must.get(name));
+                let allowed = may.get(name).is_some_and(|others| others.contains(&is.cloned()));
+                assert!(is == was || allowed, "round {round}: {name} is {is:?}, was {was:?}, or {:?}", may.get(name));
+            }
+            model = found;
+        }
+        let mut mount = Mount::with(rig, &write_back(&bucket, &state));
+        assert!(mount.umount().2);
+        assert_eq!(stored(rig, &bucket), model);
+    });
 }
