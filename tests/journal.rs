@@ -9,6 +9,9 @@ use crate::harness::{How, Kind, Mount, Rig, on, wait_for};
 
 const BOTH: &[Kind] = &[Kind::Rgw, Kind::Embedded, Kind::B2];
 
+/// What else a file may be whose call was cut off; `None` is not there.
+type Alternatives = BTreeMap<String, Vec<Option<String>>>;
+
 /// Every object of a bucket and the MD5 of its bytes, as boto sees them.
 fn stored(rig: &Rig, bucket: &str) -> BTreeMap<String, String> {
     let told = rig.boto(&format!(
@@ -239,7 +242,7 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing() {
             assert!(worker.wait().expect("its end").success(), "round {round}: {rest}");
             drop(mount);
             let end = rest.trim_start_matches('.');
-            let (must, may): (BTreeMap<String, String>, BTreeMap<String, Vec<Option<String>>>) =
+            let (must, may): (BTreeMap<String, String>, Alternatives) =
                 serde_json::from_str(end).unwrap_or_else(|error| panic!("round {round}: {error}: {end}"));
             let mount = Mount::with(rig, &write_back(&bucket, &state));
             let found = seen(&mount);
