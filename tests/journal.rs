@@ -186,8 +186,8 @@ def step():
     path, what = os.path.join(root, name), chance.randrange(6)
     cut.clear()
     if what <= 2 or name not in model:
-        data = os.urandom(9000000 if chance.random() < 0.02 else chance.choice([0, 10, 3000, 30000]))
-        # It is empty before it is written.
+        data = os.urandom(9000000 if chance.random() < 0.02 else chance.choice([10, 3000, 30000]))
+        # It is empty before it is written; one that is only emptied is stored at its release, which nobody waits for.
         cut[name] = [digest(data), digest(b'')]
         with open(path, 'wb') as file: file.write(data)
         model[name] = digest(data)
