@@ -122,7 +122,7 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     mounted.tasks.wait().await;
     let unsaved = running.finish().await;
     if let Some(sending) = sending {
-        sending.end().await;
+        sending.end(unsaved.is_empty()).await;
     }
     stop.cancel();
     connections.close();
@@ -190,10 +190,16 @@ impl Sending {
         Sending { task: tokio::spawn(journal.run(stop.clone())), stop }
     }
 
-    /// Finishes what is under way.
-    async fn end(self) {
+    /// Ends it. If something is left, the store is silent, and what is under way is not waited for any longer: the next
+    /// mount finds out what became of it.
+    async fn end(self, all_stored: bool) {
         self.stop.cancel();
-        if let Err(error) = self.task.await {
+        if !all_stored {
+            self.task.abort();
+        }
+        if let Err(error) = self.task.await
+            && !error.is_cancelled()
+        {
             log::error!("the journal's sender failed: {error}");
         }
     }
