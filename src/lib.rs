@@ -29,7 +29,7 @@
 //!
 //! | | in | meaning | memory | out |
 //! |---|---|---|---|---|
-//! | read | `fuse` read | `fs/read.rs` | the kernel's pages; `data`: staged bytes, blocks ahead of the reader, disk cache | ranged GETs with If-Match |
+//! | read | `fuse` read | `fs/read.rs` | the kernel's pages, or the cached file itself (`fuse/passthrough.rs`); `data`: staged bytes, blocks ahead of the reader, disk cache | ranged GETs with If-Match |
 //! | write | `fuse` write | `fs/write.rs`, then `fs/commit.rs` at close | staging file, extents | parts while it is written (`data/stream.rs`), else PUT, COPY or parts as `data/plan.rs` says; each under a condition. With `--write-back` the store below is a journal ([`data::journal`]), which answers once a change is on the disk and shows what waits in it |
 //! | list | `fuse` readdir | `fs/list.rs` | `tree`: complete and fresh? | pages of a LIST, of a whole subtree for a walk; HEADs in POSIX directories |
 //! | attributes, ACL | `fuse` setattr, setxattr | `fs/attr.rs`, `fs/acl.rs` | ride with a dirty file's upload | else a copy of the object onto itself |

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::{self, advice::advice};
 use crate::control;
-use crate::data::disk::DiskCache;
+use crate::data::disk::{self, DiskCache};
 use crate::data::journal::{self, Journal};
 use crate::data::state::{Orphan, State};
 use crate::data::{self, Data};
@@ -41,6 +41,9 @@ const BYTES_PER_REQUEST: u64 = 2 << 20;
 
 /// Memory that one remembered name takes: 491 bytes of a million were measured. Half of the budget at most goes to names.
 const NAME_BYTES: u64 = 512;
+
+/// The part of the memory in which what was read may wait for the cache's disk.
+const CACHE_QUEUE_SHARE: u64 = 4;
 
 /// The part of the memory in which the journal sends what waits in it.
 const JOURNAL_MEMORY_SHARE: u64 = 8;
@@ -143,7 +146,7 @@ fn data_config(
         limits: config.limits,
         uploads_at_once: UPLOADS_AT_ONCE,
         journaled: config.journal.is_some(),
-        disk: config.cache.as_ref().map(|cache| open_cache(cache, endpoint)).transpose()?,
+        disk: config.cache.as_ref().map(|cache| open_cache(cache, config, endpoint)).transpose()?,
     })
 }
 
@@ -210,8 +213,14 @@ fn affordable_requests(config: &config::Mount) -> NonZeroUsize {
     NonZeroUsize::new(affordable).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn open_cache(cache: &config::Cache, endpoint: &str) -> Result<DiskCache, String> {
-    DiskCache::open(&cache.dir, cache.bytes_max, endpoint).map_err(|error| {
+fn open_cache(cache: &config::Cache, config: &config::Mount, endpoint: &str) -> Result<DiskCache, String> {
+    let disk_config = disk::Config {
+        folder: &cache.dir,
+        bytes_max: cache.bytes_max,
+        store: endpoint,
+        queue_bytes_max: config.memory_bytes_max / CACHE_QUEUE_SHARE,
+    };
+    DiskCache::open(disk_config).map_err(|error| {
         format!("the cache folder {} cannot be used: {error}. Choose another with --cache", cache.dir.display())
     })
 }

@@ -283,6 +283,42 @@ fn contents_on_disk_outlive_the_mount() {
     assert!(cost.contains_key("GetObject"), "{cost:?}");
 }
 
+/// Root's read-only mount with `--cache`: once all of a file is on disk the kernel reads it without the daemon, the
+/// right bytes, beside readers that began before; where somebody damaged it, the store's bytes are read.
+#[test]
+fn the_kernel_reads_cached_files_by_itself() {
+    let Some(rig) = Rig::start(Kind::Embedded, "the_kernel_reads_cached_files_by_itself") else { return };
+    let bucket = rig.bucket();
+    let local = TempDir::new().expect("room");
+    let cache = local.path().join("cache").display().to_string();
+    sh_in(local.path(), "head -c 30000000 /dev/urandom > f");
+    let source = local.path().join("f").display().to_string();
+    Mount::new(&rig, Some(&bucket)).sh(&format!("cp {source} f"));
+    let flags = ["--read-only", "--cache", cache.as_str()];
+    let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags: &flags, ..How::default() });
+    // What the kernel has in its own pages is no proof: they are dropped before each look.
+    let drop_pages = "python3 -c \"import os; os.posix_fadvise(os.open('f', 0), 0, 0, os.POSIX_FADV_DONTNEED)\"";
+    let asked_bytes = || mount.status()["reading"]["asked_bytes"].as_u64().expect("a number");
+    let past_us = || {
+        mount.sh(drop_pages);
+        let before = asked_bytes();
+        mount.sh(&format!("cmp f {source}"));
+        asked_bytes() == before
+    };
+    let line = format!("exec 3<f; head -c 1000000 <&3 > /dev/null; cmp f {source}");
+    mount.sh(&format!("{line}; cat <&3 | cmp -i 0:1000000 - {source}"));
+    assert!(asked_bytes() >= 30_000_000, "the first reader asks the daemon");
+    wait_for("the kernel to read the file by itself", Duration::from_secs(20), past_us);
+    mount.sh(&format!("exec 3<f; {drop_pages}; cmp f {source}; cat <&3 | cmp - {source}"));
+    sh_in(
+        local.path(),
+        "for f in cache/contents/*/*.data; do printf X | dd of=$f bs=1 seek=20000000 conv=notrunc; done",
+    );
+    assert!(!past_us(), "damage is noticed");
+    let writable = Mount::with(&rig, &How { bucket: Some(&bucket), flags: &flags[1..], ..How::default() });
+    writable.sh(&format!("cmp f {source}; exec 3<f; printf Y | dd of=f bs=1 conv=notrunc; head -c 1 <&3 | grep -q Y"));
+}
+
 /// A zipped folder of photographs, a film: what is fetched for a look at them is little more than what is looked at.
 #[test]
 fn a_look_at_large_files_fetches_little() {

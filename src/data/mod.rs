@@ -48,6 +48,7 @@ use state::{Leftover, State};
 
 pub use condition::Replaces;
 pub use file::{File, UploadState};
+pub use whole::LocalCopy;
 
 /// A version of an object's content: what a clean file is.
 #[derive(Clone, Debug, PartialEq, Eq)]

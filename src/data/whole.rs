@@ -4,17 +4,50 @@
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::Stored;
 use super::cache::Cache;
 use super::stage::off_worker;
+use super::{File as OpenFile, Stored};
+
+/// How long an open waits for a version to be compared with its checksums: about what reading it here costs, where it
+/// is of the usual size. The comparison goes on, for the next one.
+const COMPARE_MAX: Duration = Duration::from_millis(50);
+
+/// All bytes of a stored version, compared with their checksums, in a local file that nobody changes.
+pub struct LocalCopy(Arc<Stored>);
+
+impl AsFd for LocalCopy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.whole.get().expect("there is none without it").as_fd()
+    }
+}
+
+impl OpenFile {
+    /// The local copy of the file's version, if all of it is in the disk cache.
+    pub async fn local_copy(&self) -> Option<LocalCopy> {
+        let stored = {
+            let state = self.lock();
+            state.extents.as_whole().filter(|_| !state.dirty).cloned()?
+        };
+        // Longer than this the file is read through us, as it is when the disk has only some of it.
+        let _ = tokio::time::timeout(COMPARE_MAX, self.data.inner.cache.find_whole(&stored)).await;
+        stored.whole.get().is_some().then_some(LocalCopy(stored))
+    }
+}
 
 impl Cache {
+    /// Whether contents are kept on disk.
+    pub fn has_disk(&self) -> bool {
+        self.inner.disk.is_some()
+    }
+
     /// Looks whether all of a version is on disk now.
     pub(super) async fn find_whole(&self, stored: &Stored) {
         if let Some(disk) = &self.inner.disk

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::data::LocalCopy;
 use crate::error::Result;
+use crate::tree::Ino;
 
 use super::open::{HandleId, OpenFile};
 use super::{Fs, Notice};
@@ -28,6 +30,11 @@ impl Fs {
             self.data.spawn(self.clone().bring_in(file));
         }
         Ok(bytes)
+    }
+
+    /// An open file's copy on the local disk, for a kernel that can read from it by itself.
+    pub async fn local_copy(&self, ino: Ino) -> Option<LocalCopy> {
+        self.files.get(ino)?.bytes.local_copy().await
     }
 
     /// Puts all of a file into the kernel's page cache, as long as it is open, and unchanged here and in the store.

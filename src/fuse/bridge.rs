@@ -15,6 +15,7 @@ use crate::fs::{Caller, Fs};
 use crate::tree::Ino;
 
 use super::answer::Answer;
+use super::passthrough::Passthrough;
 
 /// The kernel's side of a mount.
 pub(crate) struct Bridge {
@@ -22,12 +23,21 @@ pub(crate) struct Bridge {
     runtime: Handle,
     tasks: TaskTracker,
     pub(super) ended: UnboundedSender<()>,
+    /// Where the kernel may be handed files, which it says only when the session begins.
+    pub(super) passthrough: Option<Arc<Passthrough>>,
 }
 
 impl Bridge {
-    /// Serves `fs`; `ended` hears when the kernel has let go of the mount.
-    pub(crate) fn new(fs: Arc<Fs>, runtime: Handle, tasks: TaskTracker, ended: UnboundedSender<()>) -> Self {
-        Bridge { fs, runtime, tasks, ended }
+    /// Serves `fs`; `ended` hears when the kernel has let go of the mount. With `pass_through` the kernel is handed what
+    /// it can read by itself.
+    pub(crate) fn new(
+        fs: Arc<Fs>,
+        runtime: Handle,
+        tasks: TaskTracker,
+        ended: UnboundedSender<()>,
+        pass_through: bool,
+    ) -> Self {
+        Bridge { fs, runtime, tasks, ended, passthrough: pass_through.then(Arc::default) }
     }
 
     /// Runs a verb as a task and replies with its result.

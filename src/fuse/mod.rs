@@ -9,6 +9,7 @@ mod bridge;
 pub mod host;
 mod listing;
 mod notify;
+mod passthrough;
 pub mod session;
 
 use std::ffi::OsStr;
@@ -34,6 +35,7 @@ use crate::tree::Ino;
 
 use answer::{Answer, Sized};
 use listing::{Listed, ListedPlus};
+use passthrough::Passthrough;
 
 pub(crate) use bridge::Bridge;
 
@@ -74,6 +76,9 @@ impl Filesystem for Bridge {
             if config.add_capabilities(capability).is_err() {
                 log::info!("this kernel does not offer {capability:?}");
             }
+        }
+        if self.passthrough.is_some() && !Passthrough::ask(config) {
+            self.passthrough = None;
         }
         // The kernel's own maximum is returned where ours is too high, and holds then.
         let _ = config.set_max_background(BACKGROUND_MAX);
@@ -197,7 +202,8 @@ impl Filesystem for Bridge {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let access = access_of(flags);
-        let verb = move |fs: Arc<Fs>, caller| async move { fs.open(Ino(ino.0), access, caller).await };
+        let past_us = self.passthrough.clone();
+        let verb = move |fs, caller| passthrough::open(fs, past_us, Ino(ino.0), access, caller);
         self.serve("open", req, ino, reply, verb);
     }
 
@@ -257,6 +263,9 @@ impl Filesystem for Bridge {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.close(Ino(ino.0));
+        }
         self.serve("release", req, ino, reply, move |fs, _| async move {
             fs.release(HandleId(handle.0)).await;
             Ok(())

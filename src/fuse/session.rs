@@ -58,7 +58,8 @@ pub fn mount(
 ) -> io::Result<Mounted> {
     let (ended, heard) = unbounded_channel();
     let tasks = TaskTracker::new();
-    let bridge = Bridge::new(fs.clone(), Handle::current(), tasks.clone(), ended);
+    let pass_through = options.read_only && host::is_root() && fs.data.cache().has_disk();
+    let bridge = Bridge::new(fs.clone(), Handle::current(), tasks.clone(), ended, pass_through);
     let session = Session::new(bridge, mountpoint, &config(options))?;
     notify::start(session.notifier(), fs, told)?;
     if host::is_root() {

@@ -50,6 +50,16 @@ pub(super) struct Sums {
     file: File,
 }
 
+/// What became of a chunk that was to be written.
+pub(super) struct Written {
+    /// What it takes on disk; 0 if it was there.
+    pub(super) taken_bytes: u64,
+    /// Whether it is the first of its version.
+    pub(super) is_new: bool,
+    /// The data file's, before and after, unless it was there.
+    pub(super) fingerprints: Option<(Fingerprint, Fingerprint)>,
+}
+
 /// Files of ours are for their owner alone.
 pub(super) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -113,8 +123,8 @@ impl Entry {
         }
     }
 
-    /// Writes a chunk, then its checksum. Answers what that takes on disk, and whether the version is new here.
-    pub(super) fn write(&self, root: &Path, index: u64, bytes: &[u8], now: SystemTime) -> io::Result<(u64, bool)> {
+    /// Writes a chunk, then its checksum.
+    pub(super) fn write(&self, root: &Path, index: u64, bytes: &[u8], now: SystemTime) -> io::Result<Written> {
         let sums = self.make(root, SUMS)?;
         if !self.check_header(&sums)? {
             sums.write_all_at(&[MAGIC.as_slice(), &self.digest].concat(), 0)?;
@@ -127,17 +137,16 @@ impl Entry {
             data.set_len(self.size_bytes)?;
         }
         let (sums, sum) = (Sums { file: sums }, self.sum(index, bytes));
-        let is_recorded = sums.read(index..index + 1)? == [sum];
-        if !is_recorded {
-            data.write_all_at(bytes, self.chunk_range(index).start)?;
-            sums.record(index, sum)?;
+        if sums.read(index..index + 1)? == [sum] {
+            sums.touch(now);
+            return Ok(Written { taken_bytes: 0, is_new, fingerprints: None });
         }
+        let before = Fingerprint::of(&data)?;
+        data.write_all_at(bytes, self.chunk_range(index).start)?;
+        sums.record(index, sum)?;
         sums.touch(now);
-        if is_recorded {
-            return Ok((0, is_new));
-        }
-        let own = on_disk(bytes.len() as u64) + if is_new { on_disk(HEADER_BYTES) } else { 0 };
-        Ok((own, is_new))
+        let taken_bytes = on_disk(bytes.len() as u64) + if is_new { on_disk(HEADER_BYTES) } else { 0 };
+        Ok(Written { taken_bytes, is_new, fingerprints: Some((before, Fingerprint::of(&data)?)) })
     }
 
     fn make(&self, root: &Path, ending: &str) -> io::Result<File> {

@@ -15,6 +15,7 @@
 mod entry;
 mod evict;
 mod health;
+mod verified;
 mod writer;
 
 #[cfg(test)]
@@ -23,7 +24,6 @@ mod tests;
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use bytes::Bytes;
-use lru::LruCache;
 use tokio::sync::oneshot;
 
 use super::Version;
@@ -40,17 +39,11 @@ use crate::clock::Clock;
 use entry::{Entry, Fingerprint};
 pub(super) use health::room;
 use health::{AskRoom, Trouble};
+use verified::Verified;
 use writer::Job;
 
 /// Below this a cache holds next to nothing.
 pub const BYTES_MIN: u64 = 16 << 20;
-
-/// Bytes that wait to be written at most. They are outside of the memory budget, so they are few: enough for one
-/// reader's whole window.
-const QUEUE_BYTES_MAX: u64 = 16 << 20;
-
-/// Whole files that are remembered as verified; one more is verified again when its turn comes.
-const VERIFIED_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Files about which was complained; after so many it is quiet.
 const COMPLAINTS_MAX: usize = 1024;
@@ -60,6 +53,21 @@ const COMPLAINTS_MAX: usize = 1024;
 pub struct DiskCache {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Job>,
+}
+
+/// What a cache is to be.
+#[derive(Clone, Copy)]
+pub struct Config<'a> {
+    /// Where it lies; made if it is missing.
+    pub folder: &'a Path,
+    /// What contents may take on disk, all mounts of the folder together; each further live mount may exceed that by a
+    /// thirty-second part until it looks again.
+    pub bytes_max: u64,
+    /// The endpoint of the store: two stores may hold the same name.
+    pub store: &'a str,
+    /// Bytes that wait to be written at most. They are what readers were given, in memory that is claimed for them:
+    /// with a queue that is too short a file that comes fast is kept with holes.
+    pub queue_bytes_max: u64,
 }
 
 /// What the cache has done since the mount began.
@@ -77,9 +85,7 @@ pub struct Counts {
 
 /// What a cache is made of; tests choose the last three.
 struct Setup<'a> {
-    folder: &'a Path,
-    bytes_max: u64,
-    store: &'a str,
+    config: Config<'a>,
     chunk_bytes: u64,
     clock: Clock,
     room: AskRoom,
@@ -93,6 +99,7 @@ struct Shared {
     lock: File,
     store: String,
     bytes_max: u64,
+    queue_bytes_max: u64,
     chunk_bytes: u64,
     clock: Clock,
     room: AskRoom,
@@ -106,31 +113,30 @@ struct Shared {
     reads: Trouble,
     writes: Trouble,
     full: Trouble,
-    verified: Mutex<LruCache<String, Fingerprint>>,
+    verified: Verified,
     verifying: Mutex<HashSet<String>>,
     complained: Mutex<HashSet<String>>,
 }
 
 impl DiskCache {
-    /// Opens the cache in `folder`, which is made if it is missing, for versions of objects at `store` (an endpoint:
-    /// two stores may hold the same name). Contents may take `bytes_max` on disk, all mounts of the folder together;
-    /// each further live mount may exceed that by a thirty-second part until it looks again.
-    pub fn open(folder: &Path, bytes_max: u64, store: &str) -> io::Result<DiskCache> {
+    /// Opens the cache for versions of a store's objects.
+    pub fn open(config: Config<'_>) -> io::Result<DiskCache> {
         let (clock, room) = (Clock::system(), Box::new(health::room));
-        DiskCache::open_with(Setup { folder, bytes_max, store, chunk_bytes: BUFFER_BYTES as u64, clock, room })
+        DiskCache::open_with(Setup { config, chunk_bytes: BUFFER_BYTES as u64, clock, room })
     }
 
-    fn open_with(setup: Setup<'_>) -> io::Result<DiskCache> {
-        let folder = setup.folder.join("contents");
+    fn open_with(Setup { config, chunk_bytes, clock, room }: Setup<'_>) -> io::Result<DiskCache> {
+        let folder = config.folder.join("contents");
         let lock = take_folder(&folder)?;
         let shared = Arc::new(Shared {
             folder,
             lock,
-            store: setup.store.to_owned(),
-            bytes_max: setup.bytes_max,
-            chunk_bytes: setup.chunk_bytes,
-            clock: setup.clock,
-            room: setup.room,
+            store: config.store.to_owned(),
+            bytes_max: config.bytes_max,
+            queue_bytes_max: config.queue_bytes_max,
+            chunk_bytes,
+            clock,
+            room,
             used_bytes: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -140,7 +146,7 @@ impl DiskCache {
             reads: Trouble::new("cannot be read"),
             writes: Trouble::new("cannot be written"),
             full: Trouble::new("takes no new contents until there is room"),
-            verified: Mutex::new(LruCache::new(VERIFIED_MAX)),
+            verified: Verified::new(),
             verifying: Mutex::default(),
             complained: Mutex::default(),
         });
@@ -183,7 +189,7 @@ impl DiskCache {
         }
         let length = bytes.len() as u64;
         let queued = shared.queued_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |queued| {
-            (queued + length <= QUEUE_BYTES_MAX).then_some(queued + length)
+            (queued + length <= shared.queue_bytes_max).then_some(queued + length)
         });
         let job = Job::Keep { version: version.clone(), offset, bytes };
         if queued.is_err() || self.queue.send(job).is_err() {
@@ -191,9 +197,9 @@ impl DiskCache {
         }
     }
 
-    /// A handle of the version's file if every chunk is here, for the kernel to read from. All checksums are compared
-    /// the first time and whenever the file was changed since, which takes as long as reading it: who gives up waiting
-    /// leaves the comparison running and profits next time. Answers `None` while another caller's comparison runs.
+    /// A handle of the version's file if every chunk is here, for the kernel to read from. Chunks that this mount has
+    /// neither written nor compared are compared first, and all of them when somebody else changed the file, which takes
+    /// as long as reading it: who gives up waiting leaves the comparison running and profits next time. Answers `None` while another caller's comparison runs.
     /// The handle stays good when the file is evicted: it is never changed, only unlinked.
     pub async fn whole(&self, version: &Version) -> Option<File> {
         self.off_worker(version, |shared, entry| shared.whole(entry)).await
@@ -291,22 +297,21 @@ impl Shared {
         let data = entry.open_data(&self.folder)?;
         let fingerprint = Fingerprint::of(&data)?;
         sums.touch(self.clock.now());
-        let verified = self.verified.lock().expect("no panic under this lock").get(&entry.stem).copied();
-        if verified == Some(fingerprint) {
+        let missing = self.verified.missing(entry, fingerprint);
+        if missing.is_empty() {
             return Ok(Some(data));
         }
         let Some(_turn) = Turn::take(&self.verifying, &entry.stem) else { return Ok(None) };
-        for (index, record) in (0..).zip(records) {
-            if entry.sum(index, &entry::read_exact_at(&data, entry.chunk_range(index))?) != record {
+        for index in missing {
+            let bytes = entry::read_exact_at(&data, entry.chunk_range(index))?;
+            if entry.sum(index, &bytes) != records[index as usize] {
                 self.forget_chunk(entry, index);
                 return Ok(None);
             }
+            self.verified.note_compared(entry, fingerprint, index);
         }
-        if Fingerprint::of(&data)? != fingerprint {
-            return Ok(None);
-        }
-        self.verified.lock().expect("no panic under this lock").put(entry.stem.clone(), fingerprint);
-        Ok(Some(data))
+        // Whoever changed it meanwhile makes the next caller compare again.
+        Ok((Fingerprint::of(&data)? == fingerprint).then_some(data))
     }
 
     /// What an outcome means for the cache: its errors are never the reader's.

@@ -17,6 +17,9 @@ use crate::store::{BucketName, ETag, Key, Location};
 const UNIT: u64 = 4096;
 const AMPLE: u64 = 64 << 20;
 
+/// What may wait to be written in these tests.
+const QUEUE_BYTES_MAX: u64 = 16 << 20;
+
 struct Place {
     dir: TempDir,
     bytes_max: u64,
@@ -34,14 +37,12 @@ impl Place {
     }
 
     fn open_with(&self, room: impl Fn(&File) -> io::Result<Room> + Send + Sync + 'static) -> DiskCache {
-        let setup = Setup {
-            folder: self.dir.path(),
-            bytes_max: self.bytes_max,
-            store: "https://store",
-            chunk_bytes: UNIT,
-            clock: self.clock.clone(),
-            room: Box::new(room),
-        };
+        self.open_for("https://store", room)
+    }
+
+    fn open_for(&self, store: &str, room: impl Fn(&File) -> io::Result<Room> + Send + Sync + 'static) -> DiskCache {
+        let config = Config { store, ..config(self.dir.path(), self.bytes_max) };
+        let setup = Setup { config, chunk_bytes: UNIT, clock: self.clock.clone(), room: Box::new(room) };
         DiskCache::open_with(setup).expect("opens")
     }
 
@@ -54,6 +55,10 @@ impl Place {
     fn on_disk(&self) -> u64 {
         evict::scan(&self.dir.path().join("contents"), 0, None).expect("readable").used_bytes
     }
+}
+
+fn config(folder: &Path, bytes_max: u64) -> Config<'_> {
+    Config { folder, bytes_max, store: "s", queue_bytes_max: QUEUE_BYTES_MAX }
 }
 
 fn version(key: &str, etag: &str, size_bytes: u64) -> Version {
@@ -145,15 +150,7 @@ async fn only_the_version_that_was_kept_is_served() {
     for other in [version("a", "2", 2 * UNIT), version("a", "1", 2 * UNIT - 1), version("b", "1", 2 * UNIT)] {
         assert_eq!(cache.read(&other, 0..UNIT).await, None);
     }
-    let setup = Setup {
-        folder: place.dir.path(),
-        bytes_max: AMPLE,
-        store: "https://other",
-        chunk_bytes: UNIT,
-        clock: Clock::system(),
-        room: Box::new(health::room),
-    };
-    let elsewhere = DiskCache::open_with(setup).expect("opens");
+    let elsewhere = place.open_for("https://other", health::room);
     assert!(!serves(&elsewhere, &file).await, "another store's object of that name");
     let unknown = version("c", "", UNIT);
     keep_all(&cache, &unknown).await;
@@ -449,7 +446,15 @@ async fn a_whole_file_is_handed_out_and_verified_again_when_it_was_changed() {
     keep_chunk(&cache, &file, 2);
     cache.settled().await;
     let mut handle = cache.whole(&file).await.expect("whole");
-    assert!(cache.whole(&file).await.is_some() && cache.shared.verified.lock().expect("free").len() == 1);
+    let missing = |cache: &DiskCache| {
+        let data = File::open(place.path(&file, "data")).expect("there");
+        let entry = Entry::of("https://store", &file, UNIT);
+        cache.shared.verified.missing(&entry, Fingerprint::of(&data).expect("asked"))
+    };
+    assert!(missing(&cache).is_empty(), "it wrote them itself");
+    let later = place.open();
+    assert_eq!(missing(&later), [0, 1, 2, 3], "another mount compares what it has not written");
+    assert!(later.whole(&file).await.is_some() && missing(&later).is_empty());
     damage(&place.path(&file, "data"), 7);
     assert!(cache.whole(&file).await.is_none(), "changed since");
     keep_chunk(&cache, &file, 0);
@@ -470,13 +475,13 @@ async fn a_folder_that_cannot_be_used_is_an_error() {
     let dir = tempfile::tempdir().expect("room");
     let plain = dir.path().join("plain");
     fs::write(&plain, "x").expect("written");
-    assert!(DiskCache::open(&plain, AMPLE, "s").is_err());
+    assert!(DiskCache::open(config(&plain, AMPLE)).is_err());
     let linked = dir.path().join("linked");
     fs::create_dir(&linked).expect("made");
     std::os::unix::fs::symlink(dir.path(), linked.join("contents")).expect("linked");
-    let error = DiskCache::open(&linked, AMPLE, "s").err().expect("refused");
+    let error = DiskCache::open(config(&linked, AMPLE)).err().expect("refused");
     assert!(error.to_string().contains("another user"), "{error}");
-    assert!(DiskCache::open(&dir.path().join("new/folder"), AMPLE, "s").is_ok());
+    assert!(DiskCache::open(config(&dir.path().join("new/folder"), AMPLE)).is_ok());
 }
 
 #[test]

@@ -91,12 +91,15 @@ fn try_keep(shared: &Shared, entry: &Entry, index: u64, bytes: &[u8]) -> io::Res
     if !evict::make_room(shared, wanted, Some(&entry.stem))? {
         return Ok(None);
     }
-    let (taken, is_new) = entry.write(&shared.folder, index, bytes, shared.clock.now())?;
-    shared.used_bytes.fetch_add(taken, Ordering::Relaxed);
-    if is_new {
+    let written = entry.write(&shared.folder, index, bytes, shared.clock.now())?;
+    if let Some((before, after)) = written.fingerprints {
+        shared.verified.note(entry, before, after, index);
+    }
+    shared.used_bytes.fetch_add(written.taken_bytes, Ordering::Relaxed);
+    if written.is_new {
         let freed = entry.remove_others(&shared.folder)?;
         let used = shared.used_bytes.load(Ordering::Relaxed);
         shared.used_bytes.store(used.saturating_sub(freed), Ordering::Relaxed);
     }
-    Ok(Some(taken))
+    Ok(Some(written.taken_bytes))
 }
