@@ -5,7 +5,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bytes::Bytes;
+use dreamfs::error::Meaning;
+use dreamfs::fs::open::Access;
+
 use crate::harness::{ALL, Mount, on, wait_for};
+use crate::stand::{CALLER, How, World};
 
 /// Opens `f` as told, writes, and waits for `go` before it closes; says what close said.
 const SLOW_WRITER: &str = "
@@ -66,6 +71,33 @@ fn a_lost_race_is_told_and_the_loser_kept() {
             );
         }
     });
+}
+
+/// The last close of one descriptor comes late and stores what another descriptor wrote, and another client was faster:
+/// whoever wrote is told by their own close, and what the other client stored stays.
+#[tokio::test]
+async fn a_race_that_another_descriptors_release_loses_is_told_to_the_writer() {
+    let world = World::new(1000).await;
+    world.put("k", b"old".to_vec());
+    let client = world.client(How::default());
+    let access = Access { read: true, write: true, ..Access::default() };
+    let (_, late) = client.open("k", access).await.expect("opened");
+    let (_, writer) = client.open("k", access).await.expect("opened");
+    client.fs.write(writer, 0, Bytes::from_static(b"mine"), CALLER).await.expect("written");
+    world.put("k", b"theirs".to_vec());
+    client.fs.release(late).await;
+    let told = [
+        client.fs.write(writer, 4, Bytes::from_static(b"more"), CALLER).await.map(drop),
+        client.fs.fsync(writer).await,
+        client.fs.flush(writer).await,
+    ];
+    for told in told {
+        assert_eq!(told.expect_err("it was not stored under its name").meaning(), Meaning::Stale);
+    }
+    client.fs.release(writer).await;
+    assert_eq!(client.read("k").await.expect("read"), b"theirs");
+    let beside = world.keys("k.conflict-").await;
+    assert_eq!(world.bytes(&beside[0]).await.as_deref(), Some(b"mine".as_slice()), "{beside:?}");
 }
 
 /// Appends a line of its own to one of five files, again and again; prints the lines that close took.

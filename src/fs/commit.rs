@@ -41,6 +41,8 @@ impl Fs {
     pub async fn flush(&self, id: HandleId) -> Result<()> {
         match self.files.handle(id)? {
             Handle::File { file, access } if access.write && file.bytes.is_written() => self.commit(&file).await,
+            // Another call may have stored what was written here, or have failed to.
+            Handle::File { file, access } if access.write => file.check_not_overtaken(),
             _ => Ok(()),
         }
     }
@@ -102,6 +104,7 @@ impl Fs {
     /// Stores a file's present content and attributes, if the store has not got them.
     pub(crate) async fn commit(&self, file: &Arc<OpenFile>) -> Result<()> {
         let _guard = file.lock.lock().await;
+        file.check_not_overtaken()?;
         if !file.bytes.is_dirty() {
             return Ok(());
         }

@@ -24,6 +24,7 @@ impl Fs {
     ) -> Error {
         let path = self.path(file.ino);
         let meaning = if file.bytes.version().is_some() { Meaning::Stale } else { Meaning::Busy };
+        file.note_overtaken();
         let parked = self.park_beside(file, location, headers).await;
         match &parked {
             Some(place) => log::error!("{path}: another client stored it meanwhile; what was written here is {place}"),

@@ -45,6 +45,8 @@ pub struct OpenFile {
     pages: tokio::sync::RwLock<Pages>,
     /// Whether storing it failed after the last handle was closed: the next open or fsync tells.
     failed_unheard: AtomicBool,
+    /// Whether another client was faster: the name is the other's, and what was written here lies beside it.
+    overtaken: AtomicBool,
 }
 
 /// Who fills the kernel's pages of a file.
@@ -68,6 +70,22 @@ impl OpenFile {
     /// it may have been changed already.
     pub(crate) async fn keep_pages(&self) -> Option<tokio::sync::RwLockReadGuard<'_, Pages>> {
         Some(self.pages.read().await).filter(|pages| **pages == Pages::Open)
+    }
+
+    /// Notes that another client was faster. Whichever call stored the bytes is told at once, and from now on everyone
+    /// who still has the file open: the bytes may have been theirs.
+    pub(crate) fn note_overtaken(&self) {
+        self.overtaken.store(true, Ordering::Relaxed);
+    }
+
+    /// ESTALE, if another client was faster.
+    pub(crate) fn check_not_overtaken(&self) -> Result<()> {
+        match self.overtaken.load(Ordering::Relaxed) {
+            true => {
+                Err(Error::new(Meaning::Stale, format!("inode {:#x}: another client stored it meanwhile", self.ino.0)))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Notes a failure that no call could return.
@@ -128,6 +146,7 @@ impl Files {
             lock: Default::default(),
             pages: Default::default(),
             failed_unheard: AtomicBool::new(false),
+            overtaken: AtomicBool::new(false),
         };
         let file = Arc::new(file);
         open.insert(ino, file.clone());
@@ -223,6 +242,10 @@ impl Fs {
             return Err(error);
         }
         let _guard = file.lock.lock().await;
+        if let Err(error) = file.check_not_overtaken() {
+            self.look_again(file).await?;
+            return Err(error);
+        }
         if !file.bytes.is_dirty() {
             match access.write || access.truncate {
                 true => self.confirm(file).await?,

@@ -22,6 +22,7 @@ impl Fs {
     /// Writes bytes at an offset; answers how many, which is all of them.
     pub async fn write(&self, id: HandleId, offset: u64, bytes: Bytes, caller: Caller) -> Result<u32> {
         let file = self.files.file(id, |access| access.write)?;
+        file.check_not_overtaken()?;
         let written = bytes.len() as u32;
         file.bytes.write_at(offset, bytes).await?;
         self.note_change(&file, caller);
@@ -33,6 +34,7 @@ impl Fs {
     /// not know yet how long another client has made the file.
     pub async fn append(&self, id: HandleId, offset: u64, bytes: Bytes, caller: Caller) -> Result<u32> {
         let file = self.files.file(id, |access| access.write)?;
+        file.check_not_overtaken()?;
         let written = bytes.len() as u32;
         let end = file.bytes.append(bytes).await?;
         if end != offset {
