@@ -146,6 +146,7 @@ fn data_config(
         limits: config.limits,
         uploads_at_once: UPLOADS_AT_ONCE,
         journaled: config.journal.is_some(),
+        stage_bytes_max: config.stage_bytes_max,
         disk: config.cache.as_ref().map(|cache| open_cache(cache, config, endpoint)).transpose()?,
     })
 }

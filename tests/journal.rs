@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{How, Kind, Mount, Rig, on, wait_for};
+use crate::harness::{How, Kind, Mount, Rig, on, sh_in, wait_for};
 
 const BOTH: &[Kind] = &[Kind::Rgw, Kind::Embedded, Kind::B2];
 
@@ -72,12 +72,16 @@ fn what_was_closed_while_the_store_was_away_survives_the_daemon() {
     else {
         return;
     };
+    let count = if std::env::var("DREAMFS_TEST_FULL").is_ok() { 10_000 } else { 300 };
     let (bucket, state) = (rig.bucket(), tempfile::TempDir::new().expect("room"));
     let mut mount = Mount::with(&rig, &write_back(&bucket, &state));
     mount.sh("mkdir d && echo old > d/old && ls d");
     wait_for("all is stored", Duration::from_secs(60), || mount.status()["unsaved"] == serde_json::json!([]));
     rig.kill_9();
-    mount.sh("for n in $(seq 300); do echo $n > d/$n; done; rm d/300; mv d/299 d/moved; echo again > d/1");
+    mount.sh(&format!(
+        "for n in $(seq {count}); do echo $n > d/$n; done; rm d/{count}; mv d/{} d/moved; echo again > d/1",
+        count - 1
+    ));
     let upload = mount.sh("getfattr --only-values -n user.s3.upload d/7");
     assert!(["pending", "uploading", "failed"].iter().any(|state| upload.starts_with(state)), "{upload}");
     let expected = mount.sh("cd d && cat moved $(ls | grep '^[0-9]' | sort -V) | md5sum; ls | wc -l");
@@ -92,7 +96,7 @@ fn what_was_closed_while_the_store_was_away_survives_the_daemon() {
     );
     assert!(mount.umount().2);
     let names = stored(&rig, &bucket);
-    assert_eq!(names.len(), 300, "298 of the new ones, the moved one and the old one");
+    assert_eq!(names.len(), count, "all but two of the new ones, the moved one and the old one");
     let plain = Mount::new(&rig, Some(&bucket));
     assert_eq!(plain.sh("cd d && cat moved $(ls | grep '^[0-9]' | sort -V) | md5sum; ls | wc -l"), expected);
     let uploads = rig.boto(&format!("print(len(list(conn.get_bucket('{bucket}').get_all_multipart_uploads())))"));
@@ -257,4 +261,42 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing() {
         assert!(mount.umount().2);
         assert_eq!(stored(rig, &bucket), model);
     });
+}
+
+/// A file that is longer than the local disk goes up as it is written, is read, changed and renamed while it is open,
+/// and a full disk gets room again: through a journal and without.
+#[test]
+fn a_file_may_be_longer_than_the_local_disk() {
+    let Some(rig) = Rig::start(Kind::Embedded, "a_file_may_be_longer_than_the_local_disk") else { return };
+    let local = tempfile::TempDir::new().expect("room");
+    sh_in(local.path(), "mkdir state && mount -t tmpfs -o size=64m tmpfs state && head -c 90000000 /dev/urandom > f");
+    let source = local.path().join("f").display().to_string();
+    let state = local.path().join("state");
+    let works = std::panic::catch_unwind(|| {
+        for flags in [&["--stage-size", "40MiB"][..], &[], &["--write-back", "--stage-size", "20MiB"]] {
+            let bucket = rig.bucket();
+            let how = How { bucket: Some(&bucket), state: Some(&state), flags, ..How::default() };
+            let mut mount = Mount::with(&rig, &how);
+            mount.sh(&format!("cp {source} copy && cmp copy {source}"));
+            mount.sh(&format!(
+                "exec 3<>open; cat {source} >&3; mv open renamed; printf end >&3; exec 3>&-; \
+                 head -c 90000000 renamed | cmp - {source} && tail -c 3 renamed | grep -q end"
+            ));
+            let line = format!(
+                "python3 -c \"\nimport os\nd = open('{source}', 'rb').read()\nf = os.open('again', os.O_CREAT | os.O_RDWR)\n\
+                 for at in range(0, len(d), 1 << 20): os.pwrite(f, d[at:at + (1 << 20)], at)\n\
+                 assert os.pread(f, 1000, 5) == d[5:1005]\nos.pwrite(f, b'X', 100)\n\
+                 os.pwrite(f, b'Y' * 100, len(d))\nos.close(f)\""
+            );
+            mount.sh(&line);
+            mount.sh(&format!(
+                "(head -c 100 {source}; printf X; tail -c +102 {source}; head -c 100 /dev/zero | tr '\\0' Y) | cmp - again"
+            ));
+            mount.sh("for n in $(seq 40); do head -c 3000000 /dev/zero > zeros$n & done; wait; rm zeros*");
+            let (_, words, well) = mount.umount();
+            assert!(well, "{flags:?}: {words}");
+        }
+    });
+    sh_in(local.path(), "umount state");
+    works.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }

@@ -44,6 +44,7 @@ impl Stand {
             limits: Limits::default(),
             uploads_at_once: 1,
             journaled: false,
+            stage_bytes_max: u64::MAX,
             disk: None,
         };
         Stand { memory, fault, data: Data::new(store, config), _state: folder }

@@ -61,12 +61,13 @@ pub struct How {
     pub attrs: Attrs,
     pub ttl: Duration,
     pub names_max: usize,
+    pub stage_bytes_max: u64,
     pub seed: u64,
 }
 
 impl Default for How {
     fn default() -> Self {
-        How { attrs: Attrs::Auto, ttl: Duration::from_secs(3600), names_max: 1000, seed: 0 }
+        How { attrs: Attrs::Auto, ttl: Duration::from_secs(3600), names_max: 1000, stage_bytes_max: 1 << 30, seed: 0 }
     }
 }
 
@@ -104,6 +105,7 @@ impl World {
             limits: LIMITS,
             uploads_at_once: 3,
             journaled: false,
+            stage_bytes_max: how.stage_bytes_max,
             disk: None,
         };
         let trace = store.clone();

@@ -111,7 +111,8 @@ pub struct Flags {
     /// it survives a loss of power too
     #[arg(long, requires = "write_back", help_heading = "This machine")]
     pub journal_sync: bool,
-    /// How much of the disk the journal may take [default: 10GiB]
+    /// How much of the disk what is not stored yet may take: bytes that are being written, and as much again for the
+    /// journal [default: 10GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "This machine")]
     pub stage_size: Option<u64>,
     /// How much to log, and where: error, warn, info, debug or trace, to the terminal or (in the background) the

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Meaning, Result};
 use crate::store::{Kind, Location, ObjectHeaders};
 
 use super::attempt::Attempt;
@@ -171,10 +171,13 @@ impl File {
     /// With the gate held.
     async fn put(&self, offset: u64, bytes: Bytes) -> Result<()> {
         let range = offset..offset + bytes.len() as u64;
+        let stage = self.stage().await?;
+        if offset < stage.given_back_bytes() {
+            return Err(Error::new(Meaning::NoSpace, "a part that would be sent again is not kept here"));
+        }
         if let Some(stream) = self.lock().stream.clone() {
             stream.outdate(&range);
         }
-        let stage = self.stage().await?;
         stage.write(offset, bytes).await?;
         let mut state = self.lock();
         state.extents.put(range, Source::Staged);
@@ -187,14 +190,20 @@ impl File {
         if let Some(stage) = self.lock().stage.clone() {
             return Ok(stage);
         }
-        let stage = Stage::create(&self.data.inner.state.stage_folder()).await?;
+        let stage = self.data.inner.stages.create().await?;
         self.lock().stage = Some(stage.clone());
         Ok(stage)
     }
 
     /// Sets the length.
+    ///
+    /// # Errors
+    /// ENOSPC where it would have to be sent again and some of it is not kept here any more: see [`File::give_back`].
     pub async fn truncate(&self, size_bytes: u64) -> Result<()> {
         let _gate = self.gate.lock().await;
+        if self.has_given_back() && size_bytes < self.size_bytes() {
+            return Err(Error::new(Meaning::NoSpace, "what was sent is not kept here"));
+        }
         let mut state = self.lock();
         let old_bytes = state.extents.size_bytes();
         if let Some(stream) = state.stream.take() {
@@ -213,7 +222,7 @@ impl File {
     /// O_TRUNC at an open: empty and dirty, but not yet written.
     pub fn mark_emptied(&self) {
         let mut state = self.lock();
-        state.extents = Extents::default();
+        (state.extents, state.stage) = (Extents::default(), None);
         state.dirty = true;
         if let Some(stream) = state.stream.take() {
             stream.discard();
@@ -324,6 +333,10 @@ impl File {
     pub fn park(&self, location: &Location) -> Option<PathBuf> {
         let state = self.lock();
         let stage = state.stage.as_ref()?;
+        if stage.given_back_bytes() > 0 {
+            log::error!("{location}: too long to be kept here: what of it was sent is given up with its upload");
+            return None;
+        }
         let extents: Vec<_> = state.extents.iter().map(describe).collect();
         let record = serde_json::json!({
             "bucket": location.bucket.as_str(),

@@ -44,6 +44,7 @@ use crate::store::{self, ETag, Kind, Location, Store};
 use budget::Budget;
 use cache::Cache;
 use disk::DiskCache;
+use stage::StageArea;
 use state::{Leftover, State};
 
 pub use condition::Replaces;
@@ -132,6 +133,8 @@ pub struct Config {
     pub uploads_at_once: usize,
     /// Whether a journal answers for the store: then nothing is sent early, and nothing asked before it is sent.
     pub journaled: bool,
+    /// What bytes that are not stored yet may take of the local disk.
+    pub stage_bytes_max: u64,
     /// Contents that outlive the mount.
     pub disk: Option<DiskCache>,
 }
@@ -141,6 +144,7 @@ struct Inner {
     budget: Budget,
     cache: Cache,
     state: Arc<State>,
+    stages: Arc<StageArea>,
     limits: Limits,
     uploads_at_once: usize,
     journaled: bool,
@@ -164,10 +168,21 @@ impl Data {
         // Parts in flight may take half of the memory; the other half is for readers.
         let affordable = (config.memory_bytes_max / 2 / config.limits.part_bytes.max(1)).max(1);
         let uploads_at_once = config.uploads_at_once.min(affordable as usize);
-        let Config { state, limits, journaled, .. } = config;
+        let Config { state, limits, journaled, stage_bytes_max, .. } = config;
         let conditions_refused = AtomicBool::new(false);
-        let inner =
-            Inner { store, budget, cache, state, limits, uploads_at_once, journaled, conditions_refused, tracker };
+        let stages = StageArea::new(state.stage_folder(), stage_bytes_max);
+        let inner = Inner {
+            store,
+            budget,
+            cache,
+            state,
+            stages,
+            limits,
+            uploads_at_once,
+            journaled,
+            conditions_refused,
+            tracker,
+        };
         Data { inner: Arc::new(inner) }
     }
 

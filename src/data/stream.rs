@@ -98,6 +98,19 @@ impl Stream {
         });
     }
 
+    /// Waits for the parts that are on their way; answers where the first begins that has not arrived as it is now.
+    async fn arrived_bytes(&self) -> u64 {
+        let mut slots = std::mem::take(&mut *self.slots());
+        for slot in &mut slots {
+            if let Some(task) = slot.coming.take() {
+                slot.sent = task.await.ok().and_then(Result::ok);
+            }
+        }
+        let arrived = slots.iter().take_while(|slot| slot.sent.is_some() && !slot.outdated).count() as u64;
+        *self.slots() = slots;
+        range_of(arrived, self.part_bytes()).start
+    }
+
     async fn remove_record(&self) {
         let record = self.record.lock().expect("no panic under this lock").take();
         if let Some(record) = record
@@ -137,6 +150,30 @@ impl File {
     /// Whether it goes up while it is written.
     pub fn is_streaming(&self) -> bool {
         self.lock().stream.is_some()
+    }
+
+    /// Gives the local disk back what has gone up under `to`, after waiting for what is on its way; answers how many
+    /// bytes. They cannot be read, changed or sent elsewhere before the file is stored, which is up to the caller.
+    pub async fn give_back(&self, to: &Location) -> Result<u64> {
+        let _gate = self.gate.lock().await;
+        let (stream, stage) = {
+            let state = self.lock();
+            (state.stream.clone(), state.stage.clone())
+        };
+        match (stream, stage) {
+            (Some(stream), Some(stage)) if stream.to == *to => stage.give_back(stream.arrived_bytes().await).await,
+            _ => Ok(0),
+        }
+    }
+
+    /// Whether some of the content is in an unfinished upload only.
+    pub fn has_given_back(&self) -> bool {
+        self.lock().stage.as_ref().is_some_and(|stage| stage.given_back_bytes() > 0)
+    }
+
+    /// What the content takes of the local disk.
+    pub fn staged_bytes(&self) -> u64 {
+        self.lock().stage.as_ref().map_or(0, |stage| stage.on_disk_bytes())
     }
 
     /// Begins an upload that will store the file under `to` with these headers. If that fails, all is left to the
@@ -197,6 +234,11 @@ impl File {
 }
 
 impl Data {
+    /// Whether an object of this size may have gone up while it was written, and so carry no time of its own.
+    pub fn may_be_undated(&self, size_bytes: u64) -> bool {
+        size_bytes > self.inner.limits.part_bytes
+    }
+
     async fn open_stream(&self, to: &Location, headers: &ObjectHeaders) -> Result<Stream> {
         let upload_id = self.inner.store.create_upload(to, headers).await?;
         let (data, location, id) = (self.clone(), to.clone(), upload_id.clone());

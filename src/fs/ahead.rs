@@ -14,7 +14,7 @@ use crate::store::ObjectHead;
 use crate::tree::{FileKind, Ino, Order};
 
 use super::Fs;
-use super::open::OpenFile;
+use super::files::OpenFile;
 use super::sequence::{Record, Sequence};
 
 /// Sequences that are told apart.

@@ -13,7 +13,8 @@ use crate::format::header::{FORMAT_DIRECTORY, FORMAT_FILE, FORMAT_MASK, FORMAT_S
 use crate::store::{Kind, ObjectHead, ObjectHeaders};
 use crate::tree::{Attr, Entry, FileKind, Ino, Inode, Object, Place, Sighting};
 
-use super::open::{HandleId, OpenFile};
+use super::files::OpenFile;
+use super::open::HandleId;
 use super::{Attrs, Caller, Fs};
 
 /// Set-user-id and set-group-id.
@@ -111,6 +112,9 @@ impl Fs {
         let ino = file.ino;
         let _guard = file.lock.lock().await;
         if let Some(size_bytes) = set.size_bytes {
+            if file.bytes.has_given_back() {
+                self.commit_locked(file).await?;
+            }
             self.truncate(file, size_bytes, caller).await?;
         }
         let old = self.known_attr(ino).await?;

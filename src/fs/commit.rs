@@ -15,7 +15,8 @@ use crate::store::{Kind, Location, ObjectHeaders};
 use crate::tree::{Ino, Place};
 
 use super::Fs;
-use super::open::{Handle, HandleId, OpenFile};
+use super::files::{Handle, OpenFile};
+use super::open::HandleId;
 
 /// Stores tell the time of storing in whole seconds, and their clocks are not ours.
 const STORE_TIME_GRAIN: Duration = Duration::from_secs(2);
@@ -113,8 +114,8 @@ impl Fs {
 
     /// The same, with the file's lock held, also for a clean file whose attributes changed.
     pub(crate) async fn commit_locked(&self, file: &OpenFile) -> Result<()> {
-        if self.tree.place(file.ino).is_none() && self.tree.read(file.ino, |inode| inode.is_lost()) != Some(true) {
-            // Unlinked while it was open: there is no name to store it under.
+        // Unlinked while it was open: there is no name to store it under.
+        if self.tree.read(file.ino, |inode| inode.is_unlinked()) == Some(true) {
             return Ok(());
         }
         self.keep_attributes(file.ino).await?;
@@ -122,11 +123,11 @@ impl Fs {
         let location = match self.tree.place(file.ino) {
             Some(Place::File(location)) => location,
             Some(_) => return Err(Error::new(Meaning::IsDirectory, self.path(file.ino))),
-            None if self.tree.read(file.ino, |inode| inode.is_lost()) == Some(true) => {
+            None if self.tree.read(file.ino, |inode| inode.is_unlinked()) == Some(true) => return Ok(()),
+            // Its name, or that of a directory above it, is not what it was.
+            None => {
                 return Err(Error::new(Meaning::Stale, format!("{}: replaced by another client", self.path(file.ino))));
             }
-            // Unlinked while it was open: there is no name to store it under.
-            None => return Ok(()),
         };
         self.commit_to(file, &location, Replaces::ItsBase).await
     }

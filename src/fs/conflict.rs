@@ -8,7 +8,7 @@ use crate::data::Replaces;
 use crate::error::{Error, Meaning};
 use crate::store::{Key, Location, ObjectHeaders};
 
-use super::open::OpenFile;
+use super::files::OpenFile;
 use super::{Fs, Notice};
 
 impl Fs {

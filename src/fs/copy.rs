@@ -36,6 +36,9 @@ impl Fs {
         }
         // Nobody stores, moves or removes the source before the target is known to refer to it.
         let _guard = source.lock.lock().await;
+        if source.bytes.has_given_back() {
+            self.commit_locked(&source).await?;
+        }
         let copied = target.bytes.take_over(&source.bytes, from.offset..end, to.offset).await?;
         if copied > 0 {
             self.note_change(&target, caller);

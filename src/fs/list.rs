@@ -5,7 +5,7 @@
 //! bucket's root, which has no marker, is judged by up to three of its newest objects.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 
@@ -15,9 +15,10 @@ use crate::format::key::{BucketName, Prefix};
 use crate::store::{Key, Kind, ListRequest, Location, ObjectHead};
 use crate::tree::{Entry, FileKind, Ino, Knowledge, Listing, Place, Sighting};
 
+use super::files::Handle;
 use super::flat::Step;
 use super::names::Names;
-use super::open::{Handle, HandleId};
+use super::open::HandleId;
 use super::{Attrs, Fs, Notice};
 
 /// Objects of a bucket's root that are looked at to judge whether its files carry POSIX metadata.
@@ -25,6 +26,10 @@ const JUDGES_MAX: usize = 3;
 
 /// How long the store may take to confirm a listing that we still have, before the old one is shown.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For how long a store that did not answer is not asked again about names that are known: what is done to them goes on
+/// at once meanwhile.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// The names of a directory as they were when it was opened.
 pub type Snapshot = Arc<Vec<(Arc<str>, Entry)>>;
@@ -114,8 +119,12 @@ impl Fs {
     }
 
     async fn load_now(&self, directory: Ino, extent: Extent, step: Option<&Step>) -> Result<()> {
-        self.tree.begin_listing(directory);
         let outdated = self.tree.knowledge(directory) == Knowledge::Outdated;
+        let is_silent = |until: &Option<Instant>| until.is_some_and(|until| Instant::now() < until);
+        if outdated && is_silent(&self.silent_until.lock().expect("no panic under this lock")) {
+            return Ok(());
+        }
+        self.tree.begin_listing(directory);
         let asked = async {
             match step {
                 Some(step) if self.is_brought(directory, step).await? => Ok(None),
@@ -123,14 +132,17 @@ impl Fs {
             }
         };
         let answer = if outdated { tokio::time::timeout(REFRESH_TIMEOUT, asked).await.ok() } else { Some(asked.await) };
+        let mut silent_until = None;
         let (listing, result) = match answer {
             Some(Ok(listing)) => (listing, Ok(())),
             Some(Err(error)) if !(outdated && error.store_kind().is_some_and(Kind::is_transient)) => (None, Err(error)),
             Some(Err(_)) | None => {
                 log::warn!("{}: the store does not answer; showing the names as last known", self.path(directory));
+                silent_until = Some(Instant::now() + SILENCE);
                 (None, Ok(()))
             }
         };
+        *self.silent_until.lock().expect("no panic under this lock") = silent_until;
         self.tree.end_listing(directory, listing);
         result
     }

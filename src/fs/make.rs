@@ -11,7 +11,8 @@ use crate::format::key::BucketName;
 use crate::store::{Condition, Kind};
 use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Inode, Object, Place};
 
-use super::open::{Access, Handle, HandleId};
+use super::files::Handle;
+use super::open::{Access, HandleId};
 use super::{Caller, Fs, bad_name, checked_name};
 
 /// The set-group-id bit: what is made in such a directory gets its group.

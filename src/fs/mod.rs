@@ -17,7 +17,7 @@
 //! | [`make`], [`remove`], [`rename`], [`link`] | mkdir, mknod, create; unlink, rmdir; rename; symlink, readlink |
 //! | [`statfs`] | statfs |
 //!
-//! Lock order: a file's async lock ([`open::OpenFile::lock`]; two of them in ascending inode order), then the tree's
+//! Lock order: a file's async lock (`files::OpenFile::lock`; two of them in ascending inode order), then the tree's
 //! own lock inside its methods, with `Fs::moving` between the two. A directory's listing lock is taken with no file lock held.
 
 pub mod acl;
@@ -26,6 +26,7 @@ pub mod attr;
 pub mod commit;
 mod conflict;
 pub mod copy;
+mod files;
 mod flat;
 pub mod link;
 pub mod list;
@@ -61,7 +62,7 @@ use crate::store::profile::Profile;
 use crate::store::{AclHeaders, Location, Store};
 use crate::tree::{Defaults, FileKind, Ino, Place, Tree, Ttl};
 
-use open::Files;
+use files::Files;
 use statfs::Usage;
 
 /// Where files' POSIX attributes come from.
@@ -156,6 +157,8 @@ pub struct Fs {
     pub(crate) moving: tokio::sync::RwLock<()>,
     /// One lock per directory that is being listed, so that many who ask cost one listing.
     listing_locks: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
+    /// Until when the store is taken to be silent.
+    silent_until: Mutex<Option<Instant>>,
     /// Small files that will be opened next.
     ahead: ahead::Ahead,
     /// Programs that read one directory after another.
@@ -189,6 +192,7 @@ impl Fs {
             notices,
             moving: tokio::sync::RwLock::default(),
             listing_locks: Mutex::default(),
+            silent_until: Mutex::default(),
             ahead: ahead::Ahead::default(),
             walks: flat::Walks::default(),
             refused_buckets: Mutex::default(),

@@ -12,7 +12,8 @@ use crate::data::LocalCopy;
 use crate::error::Result;
 use crate::tree::Ino;
 
-use super::open::{HandleId, OpenFile};
+use super::files::OpenFile;
+use super::open::HandleId;
 use super::{Fs, Notice};
 
 impl Fs {
@@ -25,7 +26,14 @@ impl Fs {
     /// Up to `size` bytes from `offset`; fewer only at the end of the file.
     pub async fn read(self: &Arc<Self>, id: HandleId, offset: u64, size: u32) -> Result<Bytes> {
         let file = self.files.file(id, |access| access.read || access.write)?;
-        let bytes = file.bytes.read_at(offset, size as usize).await?;
+        let bytes = match file.bytes.read_at(offset, size as usize).await {
+            // Some of it was too long to be kept here: it can be read once the file is stored.
+            Err(_) if file.bytes.has_given_back() => {
+                self.commit(&file).await?;
+                file.bytes.read_at(offset, size as usize).await?
+            }
+            read => read?,
+        };
         if file.bytes.take_hot(self.config.whole_file_bytes_max) {
             self.data.spawn(self.clone().bring_in(file));
         }

@@ -5,6 +5,7 @@
 //! copies are all made before anything is deleted, and taken back if one of them fails, so that an error leaves the
 //! source as it was.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::data::{Replaces, Version};
 use crate::error::{Error, Meaning, Result};
+use crate::format::header::Posix;
 use crate::format::key::{BucketName, Prefix};
-use crate::store::{Acl, AclHeaders, AclTarget, CopyHeaders, Key, ListRequest, ListedObject, Location};
+use crate::store::{Acl, AclHeaders, AclTarget, CopyHeaders, Key, ListRequest, ListedObject, Location, ObjectHeaders};
 use crate::tree::{AclState, FileKind, Ino, Place};
 
-use super::open::OpenFile;
+use super::files::OpenFile;
 use super::{Fs, checked_name};
 
 /// Copies of one directory's objects at once.
@@ -112,6 +114,10 @@ impl Fs {
         for file in both {
             guards.push(file.lock.lock().await);
         }
+        if file.bytes.has_given_back() {
+            // Its upload was begun under the old name, and what was sent of it is nowhere else.
+            self.commit_locked(file).await?;
+        }
         if let Some(target_file) = target_file.as_ref().filter(|file| self.is_open(file.ino)) {
             target_file.bytes.preserve().await?;
         }
@@ -135,15 +141,21 @@ impl Fs {
     /// Copies a stored file to its new key and deletes the old one.
     async fn move_object(&self, file: &OpenFile, version: &Version, to: &Location) -> Result<()> {
         let source = file.ino;
-        let acl = self.riding_acl(source).await?;
-        let class =
-            self.tree.read(source, |inode| inode.object.as_ref().and_then(|object| object.storage_class.clone()));
-        let headers = CopyHeaders::Keep { acl, storage_class: class.flatten() };
+        let object = self.tree.read(source, |inode| inode.object.clone()).flatten();
+        let (class, known) = object.map_or((None, None), |object| (object.storage_class, object.headers));
+        let headers = match known {
+            // What went up while it was written has the time at which the store got it, which a copy would not have.
+            Some(known) if is_undated(&known.metadata) => CopyHeaders::Replace(self.headers_to_store(source).await?),
+            _ => CopyHeaders::Keep { acl: self.riding_acl(source).await?, storage_class: class },
+        };
         self.keep_copies(Some(source), |at| at == to || *at == version.location).await?;
         let moved = self.data.copy_object(version, to, &headers).await?;
         self.finish_acl(self.known_acl(source), to).await?;
         self.store.delete(&version.location, None).await?;
         self.note_moved(source, &moved);
+        if let CopyHeaders::Replace(headers) = headers {
+            self.stored(source, &moved, headers, file.bytes.is_dirty());
+        }
         file.bytes.rebase(moved);
         Ok(())
     }
@@ -183,6 +195,9 @@ impl Fs {
         let mut guards = Vec::with_capacity(below.len());
         for file in &below {
             guards.push(file.lock.lock().await);
+            if file.bytes.has_given_back() {
+                self.commit_locked(file).await?;
+            }
         }
         let _moving = self.moving.write().await;
         let objects = self.objects_below(&bucket, &prefix).await?;
@@ -244,7 +259,10 @@ impl Fs {
     async fn copy_all(&self, moves: Vec<(ListedObject, Location, Location, String)>) -> Result<Vec<Moved>> {
         let copies = stream::iter(moves).map(|(object, from, to, below)| async move {
             let (acl, known) = self.acl_of_object(&from).await?;
-            let headers = CopyHeaders::Keep { acl, storage_class: object.storage_class };
+            let headers = match self.dated_headers(&object, &from).await? {
+                Some(headers) => CopyHeaders::Replace(ObjectHeaders { acl, ..headers }),
+                None => CopyHeaders::Keep { acl, storage_class: object.storage_class },
+            };
             let source = Version { location: from.clone(), etag: object.etag, size_bytes: object.size_bytes };
             let version = self.data.copy_object(&source, &to, &headers).await?;
             self.finish_acl(known, &to).await?;
@@ -268,6 +286,20 @@ impl Fs {
         Err(failure.unwrap_or_else(|| Error::new(Meaning::Io, "copying a directory failed")))
     }
 
+    /// The headers of an object of ours whose time is that of its storing, with that time: the copy is stored later.
+    async fn dated_headers(&self, object: &ListedObject, location: &Location) -> Result<Option<ObjectHeaders>> {
+        if !self.data.may_be_undated(object.size_bytes) {
+            return Ok(None);
+        }
+        let mut head = self.store.head(location, None).await?;
+        if !is_undated(&head.headers.metadata) {
+            return Ok(None);
+        }
+        let metadata = &mut head.headers.metadata;
+        Posix { mtime: Some(head.modified), ..Posix::read(metadata) }.write(metadata);
+        Ok(Some(head.headers))
+    }
+
     async fn delete_all(&self, bucket: &BucketName, keys: Vec<Key>) -> Result<()> {
         let batches = stream::iter(keys.chunks(DELETES_MAX).map(<[Key]>::to_vec).collect::<Vec<_>>());
         let failures: Vec<_> = batches
@@ -285,4 +317,9 @@ impl Fs {
     async fn acl_of_object(&self, location: &Location) -> Result<(Option<AclHeaders>, Option<Arc<Acl>>)> {
         self.riding_acl_of(&AclState::Unknown, &AclTarget::Object(location.clone())).await
     }
+}
+
+/// Whether an object of ours carries no time.
+fn is_undated(metadata: &BTreeMap<String, String>) -> bool {
+    metadata.contains_key("mode") && !metadata.contains_key("mtime")
 }

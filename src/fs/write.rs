@@ -1,5 +1,7 @@
 //! write, truncate, fallocate: changes of content, which stay local until a commit.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::error::{Error, Meaning, Result};
@@ -7,7 +9,8 @@ use crate::format::header::Posix;
 use crate::tree::Place;
 
 use super::attr::clear_set_id;
-use super::open::{HandleId, OpenFile};
+use super::files::OpenFile;
+use super::open::HandleId;
 use super::{Caller, Fs, Notice};
 
 /// FALLOC_FL_KEEP_SIZE: space without length (fallocate(2)).
@@ -24,7 +27,7 @@ impl Fs {
         let file = self.files.file(id, |access| access.write)?;
         file.check_not_overtaken()?;
         let written = bytes.len() as u32;
-        file.bytes.write_at(offset, bytes).await?;
+        self.with_room(&file, || file.bytes.write_at(offset, bytes.clone())).await?;
         self.note_change(&file, caller);
         self.send_ahead(&file).await;
         Ok(written)
@@ -36,7 +39,7 @@ impl Fs {
         let file = self.files.file(id, |access| access.write)?;
         file.check_not_overtaken()?;
         let written = bytes.len() as u32;
-        let end = file.bytes.append(bytes).await?;
+        let end = self.with_room(&file, || file.bytes.append(bytes.clone())).await?;
         if end != offset {
             // Its pages have these bytes in the wrong place: the next open must not keep them.
             self.tree.note_pages(file.ino, None);
@@ -45,6 +48,50 @@ impl Fs {
         self.note_change(&file, caller);
         self.send_ahead(&file).await;
         Ok(written)
+    }
+
+    /// Changes a file's content. Where the local disk has no room for it, what the store has is given back first; and if
+    /// that is nothing, the file is stored as it stands and goes on from there.
+    async fn with_room<T, F: Future<Output = Result<T>>>(
+        &self,
+        file: &Arc<OpenFile>,
+        change: impl Fn() -> F,
+    ) -> Result<T> {
+        loop {
+            match change().await {
+                Err(error) if error.meaning() == Meaning::NoSpace => match self.make_room(file).await {
+                    Ok(true) => {}
+                    Ok(false) => return Err(error),
+                    Err(cause) => return Err(Error::with_source(Meaning::NoSpace, self.path(file.ino), cause)),
+                },
+                result => return result,
+            }
+        }
+    }
+
+    /// Frees local disk, of this file if it has any, else of others; answers whether there may be room now.
+    async fn make_room(&self, file: &Arc<OpenFile>) -> Result<bool> {
+        let mut files = self.files.all();
+        files.sort_by_key(|other| other.ino != file.ino);
+        for one in &files {
+            let _guard = one.lock.lock().await;
+            if let Some(Place::File(location)) = self.tree.place(one.ino)
+                && one.bytes.give_back(&location).await? > 0
+            {
+                return Ok(true);
+            }
+        }
+        let mut failure = Ok(false);
+        for one in files.iter().filter(|one| one.bytes.staged_bytes() > 0) {
+            let before_bytes = one.bytes.staged_bytes();
+            match self.commit(one).await {
+                Ok(()) if one.bytes.staged_bytes() < before_bytes => return Ok(true),
+                // Unlinked while it is open: its bytes are nowhere else.
+                Ok(()) => {}
+                Err(error) => failure = failure.and(Err(error)),
+            }
+        }
+        failure
     }
 
     /// A long file goes up while it is written.

@@ -14,7 +14,7 @@ use crate::format::header::{
 use crate::store::ObjectHeaders;
 use crate::tree::{FileKind, Ino, Place};
 
-use super::open::OpenFile;
+use super::files::OpenFile;
 use super::{Caller, Fs, Notice};
 
 /// How long the plain `user.s3.signed_url` works.

@@ -104,8 +104,8 @@ pub struct Inode {
     pub(super) pins: u32,
     /// Whether no name leads here any more: unlinked, renamed over, or replaced by another client.
     pub(super) detached: bool,
-    /// Whether it was another client who took its name away: what is written to it has nowhere to go.
-    pub(super) lost: bool,
+    /// Whether its name was taken away through this mount: what is still written to it is nobody's.
+    pub(super) unlinked: bool,
     /// When the store last confirmed it; `None` if it is to be asked again.
     pub(super) checked: Option<Instant>,
     /// The names in it, if it is a directory.
@@ -134,9 +134,9 @@ impl Inode {
         self.detached
     }
 
-    /// Whether another client replaced or removed it.
-    pub fn is_lost(&self) -> bool {
-        self.lost
+    /// Whether it was unlinked, or renamed over, through this mount.
+    pub fn is_unlinked(&self) -> bool {
+        self.unlinked
     }
 
     /// Whether all attributes that the store has are known.

@@ -103,7 +103,7 @@ impl Table {
                 ino
             }
             Some((_, _)) => {
-                self.lose(parent, name);
+                self.detach(parent, name);
                 self.make(parent, name, sighting, now)?
             }
             None => self.make(parent, name, sighting, now)?,

@@ -40,7 +40,7 @@ impl Table {
             lookups: 1,
             pins: 0,
             detached: false,
-            lost: false,
+            unlinked: false,
             checked: None,
             directory: Some(Box::default()),
             attr: directory_attr(&defaults, defaults.dir_time),
@@ -184,7 +184,7 @@ impl Table {
             lookups: 0,
             pins: 0,
             detached: false,
-            lost: false,
+            unlinked: false,
             checked: Some(now),
             directory: (attr.kind == FileKind::Directory).then(Box::default),
             attr,
@@ -232,9 +232,17 @@ impl Table {
     }
 
     pub(super) fn remove(&mut self, parent: Ino, name: &str) -> Option<Ino> {
-        let ino = self.detach(parent, name);
+        let ino = self.unlink(parent, name);
         self.directory_mut(parent)?.touch(&name.into());
         ino
+    }
+
+    /// This mount takes a name away.
+    fn unlink(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        if let Some(inode) = self.child(parent, name).and_then(|ino| self.inodes.get_mut(&ino)) {
+            inode.unlinked = true;
+        }
+        self.detach(parent, name)
     }
 
     /// Takes a name away; the inode lives on while it is used.
@@ -247,17 +255,9 @@ impl Table {
         Some(ino)
     }
 
-    /// Another client has replaced or removed what the name led to.
-    pub(super) fn lose(&mut self, parent: Ino, name: &str) {
-        if let Some(inode) = self.child(parent, name).and_then(|ino| self.inodes.get_mut(&ino)) {
-            inode.lost = true;
-        }
-        self.detach(parent, name);
-    }
-
     pub(super) fn rename(&mut self, parent: Ino, name: &str, new_parent: Ino, new_name: &str) {
         let Some(ino) = self.child(parent, name) else { return };
-        self.detach(new_parent, new_name);
+        self.unlink(new_parent, new_name);
         let new_name: Arc<str> = new_name.into();
         if let Some(directory) = self.directory_mut(parent) {
             directory.names.remove(name);
@@ -344,7 +344,7 @@ impl Table {
         let is_local = |ino: &Ino| self.holds_local(*ino);
         let gone: Vec<Arc<str>> = gone.filter(|(_, ino)| !is_local(ino)).map(|(name, _)| name.clone()).collect();
         for name in &gone {
-            self.lose(ino, name);
+            self.detach(ino, name);
         }
         !gone.is_empty()
     }
@@ -357,7 +357,7 @@ impl Table {
 
     pub(super) fn sight_absent(&mut self, parent: Ino, name: &str) {
         if self.child(parent, name).is_some_and(|ino| !self.holds_local(ino)) {
-            self.lose(parent, name);
+            self.detach(parent, name);
         }
     }
 

@@ -9,16 +9,18 @@ use dreamfs::tree::{Entry, FileKind};
 
 use super::XATTRS;
 use super::posix::{Node, Posix};
-use crate::stand::{Client, PART_BYTES, World};
+use crate::stand::{Client, PART_BYTES, World, whole_seconds};
 
 /// How much later than its last write a long file's time may be.
 const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// Whether a file that was last written at `wanted` may show this time: a long one went up while it was written, and may
-/// have the time at which it was stored.
+/// have the time at which it was stored, which the store tells in whole seconds.
 fn is_time_of(node: &Node, wanted: SystemTime, time: SystemTime) -> bool {
-    let late_max = if node.bytes.len() > PART_BYTES { LATE_MAX } else { Duration::ZERO };
-    time.duration_since(wanted).is_ok_and(|late| late <= late_max)
+    match node.bytes.len() > PART_BYTES {
+        true => time.duration_since(whole_seconds(wanted)).is_ok_and(|late| late <= LATE_MAX),
+        false => time == wanted,
+    }
 }
 
 /// What a mount shows: names, kinds, sizes, bytes, modes, owners, times, targets, attributes.

@@ -165,6 +165,8 @@ impl Journal {
             limits: config.limits,
             uploads_at_once: PARTS_AT_ONCE,
             journaled: false,
+            // What it sends is in the journal already.
+            stage_bytes_max: 0,
             disk: None,
         };
         let sender = Data::new(store.clone(), sender);
