@@ -30,6 +30,9 @@ mod names;
 /// Ordinary tools at work in a mount.
 mod tools;
 
+/// Files of other programs.
+mod interop;
+
 /// Copies inside a mount, which the server makes.
 mod copy;
 

@@ -1,4 +1,4 @@
-//! POSIX attributes and extended attributes as object metadata (`x-amz-meta-*`), and back.
+//! POSIX attributes as object metadata (`x-amz-meta-*`) and back, and how any text or bytes fit into a header.
 //!
 //! Written: `mode` (decimal `st_mode`), `uid`, `gid`, `mtime`, `atime`, `ctime` (`seconds.nanoseconds`, nine digits),
 //! which is s3fs's spelling. Read: also rclone's, geesefs's, s3sync's and gsutil's. Names here are without the
@@ -9,18 +9,30 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Bytes of all user metadata of an object at most: names and values (S3 user guide, "User-defined object metadata").
 pub const METADATA_BYTES_MAX: usize = 2048;
 
 /// The file type bits of `st_mode`.
 pub const FORMAT_MASK: u32 = 0o170000;
+/// The largest `st_mode`.
+const MODE_MAX: u32 = 0o177777;
 /// A regular file, in these bits.
 pub const FORMAT_FILE: u32 = 0o100000;
 /// A directory.
 pub const FORMAT_DIRECTORY: u32 = 0o040000;
 /// A symbolic link.
 pub const FORMAT_SYMLINK: u32 = 0o120000;
+
+/// The metadata name of a symbolic link's target as geesefs writes it: an object without bytes, and without a mode.
+pub const LINK_TARGET: &str = "--symlink-target";
+
+/// The target of a link that geesefs made.
+pub fn link_target(metadata: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+    metadata.get(LINK_TARGET).map(|target| decode_value(target))
+}
 
 /// What metadata tells of a file's POSIX attributes; what it does not tell is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,8 +63,12 @@ impl Posix {
         let octal = |value: &str| u32::from_str_radix(value, 8).ok();
         let mode = text(&["mode", "permissions"]).and_then(parse_mode);
         let mode = mode.or_else(|| text(&["goog-reserved-posix-mode"]).and_then(octal));
+        let mode = match metadata.contains_key(LINK_TARGET) {
+            true => Some(FORMAT_SYMLINK | mode.map_or(0o777, |mode| mode & !FORMAT_MASK)),
+            false => mode.filter(|mode| *mode != 0),
+        };
         Posix {
-            mode: mode.filter(|mode| *mode != 0),
+            mode,
             uid: text(&["uid", "owner", "goog-reserved-posix-uid"]).and_then(|value| value.parse().ok()),
             gid: text(&["gid", "group", "goog-reserved-posix-gid"]).and_then(|value| value.parse().ok()),
             mtime: text(&["mtime", "goog-reserved-file-mtime", "gcsfuse_mtime"]).and_then(parse_time),
@@ -91,16 +107,22 @@ pub fn is_posix_name(name: &str) -> bool {
         || matches!(name, "goog-reserved-file-mtime" | "goog-reserved-file-atime")
 }
 
-/// A leading zero means octal (rclone), else decimal (s3fs, geesefs, s3sync).
+/// A leading zero means octal, and so does a number too large for a mode (rclone, `100644`); else it is decimal (s3fs,
+/// geesefs, s3sync).
 fn parse_mode(value: &str) -> Option<u32> {
-    match value.strip_prefix('0') {
-        Some(digits) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
-        _ => value.parse().ok(),
-    }
+    let octal = || u32::from_str_radix(value, 8).ok();
+    let mode = match value.strip_prefix('0') {
+        Some(digits) if !digits.is_empty() => octal(),
+        _ => value.parse().ok().filter(|mode| *mode <= MODE_MAX).or_else(octal),
+    };
+    mode.filter(|mode| *mode <= MODE_MAX)
 }
 
-/// `seconds[.fraction]` since the epoch, possibly negative.
+/// `seconds[.fraction]` since the epoch, possibly negative; or a date as rclone writes it.
 fn parse_time(value: &str) -> Option<SystemTime> {
+    if value.contains('T') {
+        return OffsetDateTime::parse(value, &Rfc3339).ok().map(SystemTime::from);
+    }
     let (negative, digits) = match value.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, value),
@@ -226,6 +248,12 @@ mod tests {
         assert_eq!((s3fs.mode, s3fs.uid, s3fs.mtime), (Some(0o100644), Some(1000), Some(at(1_700_000_000, 5))));
         let rclone = Posix::read(&metadata(&[("mtime", "1700000000.5"), ("mode", "0100600")]));
         assert_eq!((rclone.mode, rclone.mtime), (Some(0o100600), Some(at(1_700_000_000, 500_000_000))));
+        let with_metadata =
+            Posix::read(&metadata(&[("mode", "100640"), ("atime", "2023-11-14T22:13:20.5Z"), ("mtime", "5")]));
+        assert_eq!(with_metadata.mode, Some(0o100640), "rclone --metadata");
+        assert_eq!(with_metadata.atime, Some(at(1_700_000_000, 500_000_000)));
+        let link = metadata(&[("--symlink-target", "a%20b"), ("uid", "7")]);
+        assert_eq!((Posix::read(&link).mode, link_target(&link)), (Some(0o120777), Some(b"a b".to_vec())));
         let geesefs = Posix::read(&metadata(&[("mtime", "1700000000"), ("gid", "7")]));
         assert_eq!((geesefs.gid, geesefs.mtime), (Some(7), Some(at(1_700_000_000, 0))));
         let s3sync = Posix::read(&metadata(&[("permissions", "33188"), ("owner", "3"), ("group", "4")]));
@@ -240,7 +268,7 @@ mod tests {
             ("mode", "rw-r--r--"),
             ("uid", "-1"),
             ("gid", ""),
-            ("mtime", "2023-11-14T22:13:20Z"),
+            ("mtime", "2023-11-14T22:13:20"),
             ("atime", "1.2.3"),
             ("ctime", "99999999999999999999"),
         ]));

@@ -2,6 +2,7 @@
 //!
 //! * [`key`]: names of buckets and objects; paths to keys and back.
 //! * [`header`]: mode, owner, times and user attributes to `x-amz-meta-*` and back.
+//! * [`xattr`]: extended attributes among the metadata, also as s3fs keeps them.
 //! * [`acl`]: ACLs: canned names, the grant lines of `user.s3.grants`, request headers.
 //! * [`xml`]: the protocol's documents.
 //! * [`url`]: percent-encoding and links.
@@ -10,4 +11,5 @@ pub mod acl;
 pub mod header;
 pub mod key;
 pub mod url;
+pub mod xattr;
 pub mod xml;

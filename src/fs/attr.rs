@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use crate::data::Version;
 use crate::error::{Error, Meaning, Result};
-use crate::format::header::{FORMAT_DIRECTORY, FORMAT_FILE, FORMAT_MASK, FORMAT_SYMLINK, Posix};
+use crate::format::header::{FORMAT_DIRECTORY, FORMAT_FILE, FORMAT_MASK, FORMAT_SYMLINK, Posix, link_target};
 use crate::store::{Kind, ObjectHead, ObjectHeaders};
 use crate::tree::{Attr, Entry, FileKind, Ino, Inode, Object, Place, Sighting};
 
@@ -234,7 +234,11 @@ impl Fs {
         let mtime = posix.mtime.unwrap_or(head.modified);
         let attr = Attr {
             kind,
-            size_bytes: if kind == FileKind::Directory { 0 } else { head.size_bytes },
+            size_bytes: match (kind, link_target(&head.headers.metadata)) {
+                (FileKind::Directory, _) => 0,
+                (FileKind::Symlink, Some(target)) => target.len() as u64,
+                (FileKind::File | FileKind::Symlink, _) => head.size_bytes,
+            },
             mode: posix.mode.map_or(default_mode, |mode| mode & 0o7777),
             uid: posix.uid.unwrap_or(defaults.uid),
             gid: posix.gid.unwrap_or(defaults.gid),

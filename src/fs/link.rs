@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 
 use crate::error::{Error, Meaning, Result};
+use crate::format::header::link_target;
 use crate::store::{Condition, GetOptions};
 use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Object, Place};
 
@@ -73,6 +74,9 @@ impl Fs {
             return Err(Error::new(Meaning::InvalidArgument, self.path(ino)));
         };
         let got = self.store.get(&location, &GetOptions::default()).await?;
+        if let Some(target) = link_target(&got.head.headers.metadata) {
+            return Ok(target.into());
+        }
         if got.head.size_bytes > TARGET_BYTES_MAX {
             return Err(Error::new(Meaning::NameTooLong, location.to_string()));
         }

@@ -2,7 +2,7 @@
 //! POSIX metadata, a HEAD for each that is not yet known.
 //!
 //! What a listing means (DESIGN "attrs"): a directory whose marker carries POSIX metadata is a POSIX directory; a
-//! bucket's root, which has no marker, is judged by up to three of its newest objects.
+//! bucket's root, which has no marker, is judged by up to three of its newest files, or of its directories' markers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

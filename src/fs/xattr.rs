@@ -8,9 +8,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::data::UploadState;
 use crate::error::{Error, Meaning, Result};
-use crate::format::header::{
-    METADATA_BYTES_MAX, decode_name, decode_value, encode_name, encode_value, is_posix_name, metadata_bytes,
-};
+use crate::format::header::{METADATA_BYTES_MAX, metadata_bytes};
+use crate::format::xattr;
 use crate::store::ObjectHeaders;
 use crate::tree::{FileKind, Ino, Place};
 
@@ -39,7 +38,7 @@ pub enum SetFlag {
 enum Name<'a> {
     Virtual(&'a str),
     Socket,
-    User(String),
+    User(&'a str),
 }
 
 fn parse_name(name: &OsStr) -> Result<Name<'_>> {
@@ -48,7 +47,7 @@ fn parse_name(name: &OsStr) -> Result<Name<'_>> {
         Some("dreamfs.socket") => Ok(Name::Socket),
         Some(user) => match user.strip_prefix("s3.") {
             Some(name) => Ok(Name::Virtual(name)),
-            None => Ok(Name::User(encode_name(user))),
+            None => Ok(Name::User(user)),
         },
         // Told so once, `ls -l` does not ask for `security.selinux` and the like of every file.
         None => Err(Error::new(Meaning::Unsupported, text)),
@@ -85,8 +84,7 @@ impl Fs {
             Name::Virtual(name) => self.virtual_value(ino, name, caller).await.map(String::into_bytes),
             Name::User(name) => {
                 let headers = self.known_headers(ino).await?;
-                let value = headers.as_ref().and_then(|headers| headers.metadata.get(&name));
-                let value = value.filter(|_| !is_posix_name(&name)).map(|value| decode_value(value));
+                let value = headers.as_ref().and_then(|headers| xattr::get(&headers.metadata, name));
                 value.ok_or_else(|| Error::new(Meaning::NoAttribute, name))
             }
         }
@@ -95,8 +93,7 @@ impl Fs {
     /// The names of an object's own attributes, each ended by a NUL.
     pub async fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
         let headers = self.known_headers(ino).await?;
-        let metadata = headers.iter().flat_map(|headers| headers.metadata.keys());
-        let names = metadata.filter(|name| !is_posix_name(name)).filter_map(|name| decode_name(name));
+        let names = headers.iter().flat_map(|headers| xattr::names(&headers.metadata));
         Ok(names.flat_map(|name| format!("user.{name}\0").into_bytes()).collect())
     }
 
@@ -105,13 +102,12 @@ impl Fs {
         self.check_writable()?;
         match parse_name(name) {
             Ok(Name::Virtual(name)) => self.set_virtual(ino, name, value, caller).await,
-            Ok(Name::User(name)) if !is_posix_name(&name) => {
-                let value = encode_value(value);
-                self.change_headers(ino, |ObjectHeaders { metadata, .. }| match (flag, metadata.contains_key(&name)) {
+            Ok(Name::User(name)) if xattr::is_allowed(name) => {
+                self.change_headers(ino, |headers| match (flag, xattr::get(&headers.metadata, name).is_some()) {
                     (SetFlag::Create, true) => Err(Error::new(Meaning::Exists, name)),
                     (SetFlag::Replace, false) => Err(Error::new(Meaning::NoAttribute, name)),
                     _ => {
-                        metadata.insert(name, value);
+                        xattr::set(&mut headers.metadata, name, value);
                         Ok(())
                     }
                 })
@@ -125,9 +121,12 @@ impl Fs {
     pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
         self.check_writable()?;
         match parse_name(name)? {
-            Name::User(name) if !is_posix_name(&name) => {
-                let missing = Error::new(Meaning::NoAttribute, name.clone());
-                self.change_headers(ino, |headers| headers.metadata.remove(&name).map(drop).ok_or(missing)).await
+            Name::User(name) if xattr::is_allowed(name) => {
+                self.change_headers(ino, |headers| match xattr::remove(&mut headers.metadata, name) {
+                    true => Ok(()),
+                    false => Err(Error::new(Meaning::NoAttribute, name)),
+                })
+                .await
             }
             Name::Virtual(name) if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
                 self.set_header(ino, name, None).await
