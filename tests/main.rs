@@ -33,6 +33,9 @@ mod tools;
 /// Files of other programs.
 mod interop;
 
+/// Versions, and what a mount cannot show.
+mod versions;
+
 /// Copies inside a mount, which the server makes.
 mod copy;
 

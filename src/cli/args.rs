@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::flags::Flags;
+use crate::config::flags::{Connection, Flags};
 use crate::config::units::{parse_duration, parse_size};
 
 /// Mounts DreamObjects, Ceph or any S3-compatible store as a folder.
@@ -48,6 +48,8 @@ pub enum Command {
     Refresh(Refresh),
     /// List or copy out what lies on this machine and not in the store
     Recover(Recover),
+    /// Delete a bucket with all that it holds, versions and uploads too
+    Purge(Box<Purge>),
     /// Try everything without an account: embedded store and mount
     Demo(Demo),
     /// Run the embedded S3 server alone
@@ -203,6 +205,19 @@ pub enum RecoverAction {
         /// Where to
         folder: PathBuf,
     },
+}
+
+/// `dreamfs purge`.
+#[derive(Debug, Args)]
+pub struct Purge {
+    /// The bucket, which is deleted too
+    pub bucket: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The store.
+    #[command(flatten)]
+    pub connection: Connection,
 }
 
 /// `dreamfs demo`.

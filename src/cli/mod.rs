@@ -6,6 +6,7 @@ pub mod args;
 pub mod demo;
 mod log_output;
 pub mod mount;
+pub mod purge;
 pub mod recover;
 pub mod refresh;
 pub mod serve;
@@ -70,6 +71,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Wait(args) => wait::run(args),
         Command::Refresh(args) => refresh::run(args),
         Command::Recover(args) => recover::run(args),
+        Command::Purge(args) => purge::run(*args),
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args),
     }
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn help_fits_eighty_columns() {
-        for name in ["mount", "umount", "status", "stat", "acl", "url", "refresh", "demo", "serve"] {
+        for name in ["mount", "umount", "status", "stat", "acl", "url", "refresh", "purge", "demo", "serve"] {
             let mut command = Cli::command();
             let help = command.find_subcommand_mut(name).unwrap().clone().term_width(80).render_long_help().to_string();
             let widest = help.lines().map(|line| line.chars().count()).max().unwrap();

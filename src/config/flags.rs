@@ -16,10 +16,10 @@ use crate::store::s3::{Addressing, Integrity};
 const ENDPOINT_HELP: &str = "The store [default: https://s3.us-east-005.dream.io] \
                              [env: DREAMFS_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL]";
 
-/// The flags of `dreamfs mount`.
+/// How to reach a store, and as whom.
 #[derive(Clone, Debug, Args)]
-pub struct Flags {
-    /// The store.
+pub struct Connection {
+    /// Its address.
     #[arg(long, value_name = "URL", help = ENDPOINT_HELP, help_heading = "Store")]
     pub endpoint: Option<String>,
     /// The region to sign for [default: what the host's name says] [env: AWS_REGION]
@@ -50,6 +50,14 @@ pub struct Flags {
     /// Sign nothing: public buckets only
     #[arg(long, help_heading = "Credentials")]
     pub anonymous: bool,
+}
+
+/// The flags of `dreamfs mount`.
+#[derive(Clone, Debug, Args)]
+pub struct Flags {
+    /// The store.
+    #[command(flatten)]
+    pub connection: Connection,
 
     /// Refuse all changes
     #[arg(long, help_heading = "Files")]

@@ -34,7 +34,7 @@ use crate::tree::{Place, Ttl};
 pub use environment::{
     Environment, absolute, arguments, control_dir, current_program, leave_current_dir, state_dir, temporary_dir,
 };
-use flags::Flags;
+use flags::{Connection, Flags};
 
 /// Memory below this leaves no room for a part and its successor.
 const MEMORY_BYTES_MIN: u64 = 32 << 20;
@@ -152,36 +152,19 @@ impl Typed {
         let Typed { target, mountpoint, flags } = self;
         check(&flags)?;
         let root = parse_target(target.as_deref())?;
-        let endpoint = endpoint::endpoint(flags.endpoint.as_deref(), environment)?;
-        let ca_file = flags.ca.clone().or_else(|| environment.get("AWS_CA_BUNDLE").map(PathBuf::from));
-        let store = s3::Config {
-            region: endpoint::region(flags.region.as_deref(), environment, &endpoint),
-            endpoint,
-            addressing: flags.addressing,
-            anonymous: flags.anonymous,
-            ca_file: ca_file.as_deref().map(place).transpose()?,
-            integrity: flags.integrity,
-            stall_timeout: flags.timeout,
-            clock: Clock::system(),
-        };
         let mountpoint = place(&mountpoint)?;
         let cache = cache(&flags, &mountpoint)?;
         let journal = journal(&flags)?;
-        let credentials = if flags.anonymous {
-            credentials::none()
-        } else {
-            let bucket = target.as_deref().map(|target| target.split('/').next().unwrap_or(target).to_owned());
-            let file = flags.credentials.as_deref().map(place).transpose()?;
-            let profile = flags.profile.clone();
-            credentials::source(credentials::Search { file, profile, bucket, environment: environment.clone() })
-        };
+        let bucket = target.as_deref().map(|target| target.split('/').next().unwrap_or(target).to_owned());
+        let (requests_max, timeout) = (flags.connection.max_requests, flags.connection.timeout);
+        let (store, credentials) = connection(flags.connection.clone(), bucket, environment)?;
         Ok(Mount {
             root,
             mountpoint,
             store,
             credentials,
-            requests_max: flags.max_requests,
-            timeout: flags.timeout,
+            requests_max,
+            timeout,
             limits: limits(&flags),
             session: session::Options {
                 fs_name: flags
@@ -208,6 +191,35 @@ impl Typed {
             control_dir: control_dir(),
         })
     }
+}
+
+/// The store that is meant, and where its keys come from; `bucket` finds the line of a file that names buckets.
+pub fn connection(
+    typed: Connection,
+    bucket: Option<String>,
+    environment: &Environment,
+) -> Result<(s3::Config, s3::CredentialSource), String> {
+    if typed.anonymous && (typed.credentials.is_some() || typed.profile.is_some()) {
+        return Err("--anonymous uses no keys. Leave out either it or --credentials and --profile".to_owned());
+    }
+    let endpoint = endpoint::endpoint(typed.endpoint.as_deref(), environment)?;
+    let ca_file = typed.ca.or_else(|| environment.get("AWS_CA_BUNDLE").map(PathBuf::from));
+    let store = s3::Config {
+        region: endpoint::region(typed.region.as_deref(), environment, &endpoint),
+        endpoint,
+        addressing: typed.addressing,
+        anonymous: typed.anonymous,
+        ca_file: ca_file.as_deref().map(place).transpose()?,
+        integrity: typed.integrity,
+        stall_timeout: typed.timeout,
+        clock: Clock::system(),
+    };
+    if typed.anonymous {
+        return Ok((store, credentials::none()));
+    }
+    let file = typed.credentials.as_deref().map(place).transpose()?;
+    let search = credentials::Search { file, profile: typed.profile, bucket, environment: environment.clone() };
+    Ok((store, credentials::source(search)))
 }
 
 fn journal(flags: &Flags) -> Result<Option<Journal>, String> {
@@ -241,9 +253,6 @@ fn cache(flags: &Flags, mountpoint: &Path) -> Result<Option<Cache>, String> {
 fn check(flags: &Flags) -> Result<(), String> {
     if let Some(acl) = flags.acl.as_deref().filter(|acl| !CANNED_NAMES.contains(acl)) {
         return Err(format!("--acl {acl} is not a canned ACL. Use one of {}", CANNED_NAMES.join(", ")));
-    }
-    if flags.anonymous && (flags.credentials.is_some() || flags.profile.is_some()) {
-        return Err("--anonymous uses no keys. Leave out either it or --credentials and --profile".to_owned());
     }
     if flags.memory < MEMORY_BYTES_MIN {
         return Err(format!("--memory is too small. Give at least {}MiB", MEMORY_BYTES_MIN >> 20));

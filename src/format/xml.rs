@@ -6,6 +6,7 @@
 //! syntax of each operation.
 
 mod build;
+mod versions;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -19,7 +20,8 @@ use time::format_description::well_known::Rfc3339;
 use crate::format::acl::{Acl, Grant, Grantee, Permission};
 use crate::format::url;
 
-pub use build::{build_acl, build_complete, build_delete, build_location, can_carry};
+pub use build::{build_acl, build_complete, build_delete, build_location, build_restore, can_carry};
+pub use versions::{UploadsDocument, VersionEntry, VersionsDocument, parse_uploads, parse_versions};
 
 /// The namespace of S3's documents.
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
@@ -432,7 +434,7 @@ mod tests {
 
     #[test]
     fn requests_are_escaped() {
-        assert!(build_delete(["a<&>\"'"].into_iter()).contains("<Key>a&lt;&amp;&gt;&quot;&apos;</Key>"));
+        assert!(build_delete([("a<&>\"'", None)].into_iter()).contains("<Key>a&lt;&amp;&gt;&quot;&apos;</Key>"));
         assert!(build_complete([(1, "ab")].into_iter()).contains("<ETag>&quot;ab&quot;</ETag>"));
         assert!(build_location("eu<").contains("<LocationConstraint>eu&lt;<"));
         assert!(can_carry("a\tb\nc é😀"));

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::BucketName;
-use crate::store::{Condition, Kind};
+use crate::store::versions::{ListedVersion, VersionsRequest};
+use crate::store::{Condition, Key, Kind};
 use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Inode, Object, Place};
 
 use super::files::Handle;
@@ -214,10 +215,28 @@ impl Fs {
     }
 
     /// A store's refusal of a bucket that is not empty, in our words.
-    pub(crate) fn bucket_error(&self, bucket: &BucketName, error: crate::store::Error) -> Error {
+    pub(crate) async fn bucket_error(&self, bucket: &BucketName, error: crate::store::Error) -> Error {
         if error.kind == Kind::NotEmpty {
-            log::warn!("bucket {bucket} is not empty: it holds objects, old versions or keys that no path can name");
+            self.log_what_is_unseen(bucket).await;
         }
         error.into()
+    }
+
+    /// Says what a bucket holds that `ls` does not show, counted as far as one page of versions tells.
+    async fn log_what_is_unseen(&self, bucket: &BucketName) {
+        let page = match self.store.list_versions(bucket, &VersionsRequest::default()).await {
+            Ok(page) => page,
+            Err(error) => return log::warn!("bucket {bucket} is not empty; what it holds cannot be listed: {error}"),
+        };
+        let at_least = if page.next.is_some() { "at least " } else { "" };
+        let hidden = page.versions.iter().filter(|version| Key::new(&version.name.key).is_err()).count();
+        let past = |version: &&ListedVersion| !version.is_latest || version.is_delete_marker;
+        let old = page.versions.iter().filter(past).count();
+        if hidden + old > 0 {
+            log::warn!(
+                "bucket {bucket} is not empty: it holds {at_least}{old} old versions and delete markers, and \
+                 {at_least}{hidden} keys that no path can name. `dreamfs purge {bucket}` deletes all that it holds"
+            );
+        }
     }
 }

@@ -103,7 +103,7 @@ impl Fs {
         match self.store.delete_bucket(bucket).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind == Kind::NoSuchBucket => Ok(()),
-            Err(error) => Err(self.bucket_error(bucket, error)),
+            Err(error) => Err(self.bucket_error(bucket, error).await),
         }
     }
 

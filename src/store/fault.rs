@@ -65,7 +65,7 @@ pub struct Rule {
 
 /// A store that fails by rule. See the module.
 pub struct Fault {
-    inner: Arc<dyn Store>,
+    pub(super) inner: Arc<dyn Store>,
     seed: u64,
     state: Mutex<State>,
 }
@@ -129,7 +129,7 @@ impl Fault {
         Error::new(kind, operation, "", format!("injected, seed {}", self.seed))
     }
 
-    async fn call<T>(&self, operation: &'static str, request: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn call<T>(&self, operation: &'static str, request: impl Future<Output = Result<T>>) -> Result<T> {
         match self.draw(operation) {
             Some(failure) => self.fail(failure, operation, request).await,
             None => request.await,

@@ -25,7 +25,7 @@ use crate::store::{
 
 /// Bounds the requests that are under way. See the module.
 pub struct Limit {
-    inner: Arc<dyn Store>,
+    pub(super) inner: Arc<dyn Store>,
     permits: Arc<Semaphore>,
     /// When the store last answered anyone: while it does, those who queue are not timed out.
     heartbeat: Arc<Heartbeat>,
@@ -48,7 +48,7 @@ impl Limit {
         progress::queued(&self.heartbeat, waiting).await.expect("the semaphore is never closed")
     }
 
-    async fn limited<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn limited<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
         let _permit = self.permit().await;
         let answer = request.await;
         self.note(&answer);

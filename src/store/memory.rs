@@ -7,6 +7,7 @@
 mod listing;
 mod state;
 mod upload;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

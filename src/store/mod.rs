@@ -19,6 +19,7 @@ pub mod progress;
 pub mod retry;
 pub mod s3;
 pub mod trace;
+pub mod versions;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -325,9 +326,9 @@ pub enum NewAcl {
     Full(Acl),
 }
 
-/// An S3 store. See the module for the contract.
+/// An S3 store. See the module for the contract, and [`versions`] for what else it can tell and do.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: versions::Versions + Send + Sync + 'static {
     /// Every bucket of the account, in name order.
     async fn list_buckets(&self) -> Result<Vec<BucketEntry>>;
     /// Creates a bucket. [`Kind::AlreadyExists`] when the name is taken, by us or by others.

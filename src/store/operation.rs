@@ -36,3 +36,11 @@ pub const ABORT_MULTIPART_UPLOAD: &str = "AbortMultipartUpload";
 pub const GET_ACL: &str = "GetAcl";
 /// Replaces the ACL of a bucket or object.
 pub const PUT_ACL: &str = "PutAcl";
+/// Asks whether a bucket keeps versions.
+pub const GET_BUCKET_VERSIONING: &str = "GetBucketVersioning";
+/// Lists versions, one page.
+pub const LIST_OBJECT_VERSIONS: &str = "ListObjectVersions";
+/// Lists multipart uploads, one page.
+pub const LIST_MULTIPART_UPLOADS: &str = "ListMultipartUploads";
+/// Asks for an archived object's bytes.
+pub const RESTORE_OBJECT: &str = "RestoreObject";

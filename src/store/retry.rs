@@ -61,13 +61,13 @@ impl Default for RetryConfig {
 
 /// A store that is asked again. See the module.
 pub struct Retry {
-    inner: Arc<dyn Store>,
+    pub(super) inner: Arc<dyn Store>,
     config: RetryConfig,
 }
 
 /// After which errors a request may be sent again.
 #[derive(Clone, Copy)]
-enum Repeat {
+pub(super) enum Repeat {
     /// After every transient one.
     Always,
     /// After those that mean that nothing was done.
@@ -149,7 +149,7 @@ impl Retry {
         Retry { inner, config }
     }
 
-    async fn run<T, F: Future<Output = Result<T>>>(
+    pub(super) async fn run<T, F: Future<Output = Result<T>>>(
         &self,
         operation: &'static str,
         subject: &(dyn fmt::Display + Sync),

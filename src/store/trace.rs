@@ -52,7 +52,7 @@ pub struct OperationCounts {
 
 /// A store that counts. See the module.
 pub struct Trace {
-    inner: Arc<dyn Store>,
+    pub(super) inner: Arc<dyn Store>,
     tally: Arc<Tally>,
 }
 
@@ -111,7 +111,7 @@ impl Trace {
     }
 
     /// Counts one request; `bytes` is the length of the body that it sends.
-    async fn traced<T>(
+    pub(super) async fn traced<T>(
         &self,
         operation: &'static str,
         subject: &(dyn fmt::Display + Sync),

@@ -11,6 +11,7 @@ mod objects;
 pub mod real;
 mod stacks;
 mod uploads;
+mod versions;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -90,7 +91,7 @@ pub(crate) use checks;
 
 /// Runs every check, each in a fresh bucket, and panics with the names of those that failed.
 pub async fn run_all(store: Arc<dyn Store>, what: Expectations) {
-    let checks = [objects::checks(), listing::checks(), uploads::checks(), acls::checks()].concat();
+    let checks = [objects::checks(), listing::checks(), uploads::checks(), acls::checks(), versions::checks()].concat();
     let mut failed = Vec::new();
     for (name, check) in checks {
         let bucket = fresh_bucket_name(name);

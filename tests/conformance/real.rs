@@ -30,7 +30,7 @@ pub fn client(endpoint: &str) -> S3Store {
     S3Store::new(config, Arc::new(move || Ok(keys.clone())), Arc::new(Profile::new())).expect("made")
 }
 
-fn stack(endpoint: &str) -> Arc<dyn Store> {
+pub fn stack(endpoint: &str) -> Arc<dyn Store> {
     let limit = Limit::new(Arc::new(client(endpoint)), NonZeroUsize::new(8).expect("not zero"));
     Arc::new(Trace::new(Arc::new(Retry::new(Arc::new(limit), RetryConfig::default()))))
 }

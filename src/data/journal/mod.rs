@@ -19,6 +19,7 @@ mod send;
 mod settle;
 mod spool;
 mod through;
+mod versions;
 
 #[cfg(test)]
 mod tests;

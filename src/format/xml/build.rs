@@ -32,11 +32,16 @@ pub fn build_acl(acl: &Acl) -> String {
     xml
 }
 
-/// Writes a `DeleteObjects` request that answers failures only. Every key must pass [`can_carry`].
-pub fn build_delete<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+/// Writes a `DeleteObjects` request of keys, or of versions of them, that answers failures only. Every key must pass
+/// [`can_carry`].
+pub fn build_delete<'a>(names: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
     let mut xml = format!("<Delete xmlns=\"{NAMESPACE}\"><Quiet>true</Quiet>");
-    for key in keys {
-        xml.push_str(&format!("<Object><Key>{}</Key></Object>", escape(key)));
+    for (key, version_id) in names {
+        xml.push_str(&format!("<Object><Key>{}</Key>", escape(key)));
+        if let Some(version_id) = version_id {
+            xml.push_str(&format!("<VersionId>{}</VersionId>", escape(version_id)));
+        }
+        xml.push_str("</Object>");
     }
     xml.push_str("</Delete>");
     xml
@@ -60,6 +65,11 @@ pub fn build_location(region: &str) -> String {
          </CreateBucketConfiguration>",
         escape(region)
     )
+}
+
+/// Writes a `RestoreObject` request.
+pub fn build_restore(days: u32) -> String {
+    format!("<RestoreRequest xmlns=\"{NAMESPACE}\"><Days>{days}</Days></RestoreRequest>")
 }
 
 /// Whether XML 1.0 carries the text unchanged from writer to reader: no controls but tab and line feed, no carriage

@@ -3,7 +3,7 @@
 //! * `request`: what one call asks for, before anything is signed; `client`: the one road on which it goes out.
 //! * `sign`: Signature Version 4 over exactly what is sent; `credentials`: where keys come from, and when again.
 //! * `answer`: status and code become a [`Kind`], headers become an [`ObjectHead`]; `body`: bytes out and in.
-//! * `objects`, `buckets`, `multipart`, `acl`: the calls themselves.
+//! * `objects`, `buckets`, `multipart`, `acl`, `versions`: the calls themselves.
 //!
 //! It refuses to retry (that is a decorator's work), with two exceptions that are not retries: a request that was
 //! refused because of its credentials goes out once more if newer ones are found, and one that was refused because of
@@ -22,6 +22,7 @@ mod request;
 mod sign;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::ops::Range;
 use std::path::PathBuf;

@@ -109,7 +109,7 @@ pub(super) async fn delete_many(client: &Client, bucket: &BucketName, keys: &[Ke
     if batch.is_empty() {
         return Ok(failures);
     }
-    let document = Bytes::from(xml::build_delete(batch.iter().map(|key| key.as_str())));
+    let document = Bytes::from(xml::build_delete(batch.iter().map(|key| (key.as_str(), None))));
     let mut request = Request::bucket("DeleteObjects", Method::POST, bucket).query("delete", "");
     request.headers.insert("content-md5", content_md5(&document));
     let request = request.header("content-type", "application/xml")?.body(document);
@@ -136,7 +136,7 @@ async fn spelled_twice(client: &Client, build: impl Fn(bool) -> Result<Request>)
     }
 }
 
-fn with_version(request: Request, version_id: Option<&str>) -> Request {
+pub(super) fn with_version(request: Request, version_id: Option<&str>) -> Request {
     match version_id {
         Some(version_id) => request.query("versionId", version_id),
         None => request,

@@ -1,0 +1,65 @@
+//! A bucket in memory keeps no versions: each object is its version `null`.
+
+use async_trait::async_trait;
+
+use super::state::Request;
+use super::{MemoryStore, bucket_of, listing};
+use crate::store::operation as op;
+use crate::store::versions::{
+    ListedVersion, Marker, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
+};
+use crate::store::{BucketName, Kind, ListRequest, Location, Result};
+
+/// The one version of an object here.
+const NULL: &str = "null";
+
+#[async_trait]
+impl Versions for MemoryStore {
+    async fn is_versioned(&self, bucket: &BucketName) -> Result<bool> {
+        bucket_of(&mut self.lock(), &Request::on_bucket(op::GET_BUCKET_VERSIONING, bucket)).map(|_| false)
+    }
+
+    async fn list_versions(&self, bucket: &BucketName, request: &VersionsRequest) -> Result<VersionsPage> {
+        let what = Request::on_bucket(op::LIST_OBJECT_VERSIONS, bucket);
+        let asked = ListRequest {
+            prefix: request.prefix.clone(),
+            delimited: request.delimited,
+            continuation: request.after.as_ref().map(|marker| marker.key.clone()),
+            ..ListRequest::default()
+        };
+        let mut buckets = self.lock();
+        let objects = &bucket_of(&mut buckets, &what)?.objects;
+        let page = listing::page(objects, &asked, self.limits.page_keys_max)
+            .ok_or_else(|| what.refuse(Kind::BadRequest, "InvalidArgument: the marker is incorrect"))?;
+        let versions = page.objects.into_iter().map(|object| ListedVersion {
+            name: VersionName { key: object.key, version_id: NULL.to_owned() },
+            is_latest: true,
+            is_delete_marker: false,
+            size_bytes: object.size_bytes,
+            etag: object.etag.to_string(),
+            modified: object.modified,
+        });
+        let next = page.continuation.map(|key| Marker { key, id: None });
+        Ok(VersionsPage { versions: versions.collect(), prefixes: page.prefixes, next })
+    }
+
+    async fn delete_versions(&self, bucket: &BucketName, versions: &[VersionName]) -> Result<Vec<VersionFailure>> {
+        let mut buckets = self.lock();
+        let found = bucket_of(&mut buckets, &Request::on_bucket(op::DELETE_OBJECTS, bucket))?;
+        for version in versions.iter().filter(|version| version.version_id == NULL) {
+            found.objects.remove(&version.key);
+        }
+        Ok(Vec::new())
+    }
+
+    async fn list_uploads(&self, bucket: &BucketName, _after: Option<&Marker>) -> Result<UploadsPage> {
+        let mut buckets = self.lock();
+        let found = bucket_of(&mut buckets, &Request::on_bucket(op::LIST_MULTIPART_UPLOADS, bucket))?;
+        let uploads = found.uploads.iter().map(|(id, upload)| (upload.key.to_string(), id.clone()));
+        Ok(UploadsPage { uploads: uploads.collect(), next: None })
+    }
+
+    async fn restore(&self, location: &Location, _version_id: Option<&str>, _days: u32) -> Result<()> {
+        Err(Request::on(op::RESTORE_OBJECT, location).refuse(Kind::Unsupported, "nothing here is archived"))
+    }
+}
