@@ -56,7 +56,7 @@ impl Stand {
             Location { bucket: BucketName::new("bucket").expect("plain"), key: Key::new(key).expect("plain") };
         let body = content(0..size_bytes).into();
         let put = self.memory.put(&location, body, &ObjectHeaders::default(), &Condition::None).await.expect("stored");
-        self.data.open(Version { location, etag: put.etag, size_bytes })
+        self.data.open(Version { location, etag: put.etag, size_bytes, version_id: None })
     }
 
     fn fetched_bytes(&self) -> u64 {

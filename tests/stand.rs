@@ -126,6 +126,7 @@ impl World {
             read_only: false,
             bucket_ops: true,
             attrs: how.attrs,
+            versions: true,
             ttl: Ttl::fixed(how.ttl),
             acl: None,
             storage_class: None,

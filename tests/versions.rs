@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{ALL, DREAMFS, Kind, Mount, PATIENCE, Rig, on, wait_for};
+use crate::harness::{ALL, DREAMFS, How, Kind, Mount, PATIENCE, Rig, WITH_ACL, on, wait_for};
 
 /// `dreamfs purge` without a terminal.
 fn purge(rig: &Rig, bucket: &str, flags: &[&str]) -> Output {
@@ -73,5 +73,67 @@ fn rmdir_of_a_bucket_with_unseen_content_names_purge() {
         assert!(mount.try_sh(&format!("rmdir {bucket}")).1.contains("not empty"));
         let counted = "0 old versions and delete markers, and 1 keys";
         wait_for("the log", PATIENCE, || mount.log().contains(counted));
+    });
+}
+
+/// Old versions are opened by their ids, listed in `.versions` with the times when they were stored, copied back, and
+/// never changed; neither name is in a listing.
+#[test]
+fn old_versions_are_read_and_restored() {
+    on(&[Kind::Rgw], "old_versions_are_read_and_restored", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!("conn.get_bucket('{bucket}').configure_versioning(True)"));
+        let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &["--ttl", "1s"], ..How::default() });
+        mount.sh(
+            "mkdir d && echo one > d/f && chmod 640 d/f && touch -d 2001-01-01 d/f && mkdir d/sub && echo s > d/sub/g",
+        );
+        let first = mount.sh("setfattr -n user.s3.refresh -v 1 d && getfattr --only-values -n user.s3.version_id d/f");
+        mount.sh("echo 'two, longer' > d/f && head -c 300000 /dev/zero > d/f && rm -r d/sub && echo x > 'd/a@b'");
+        let old = format!("f@{first}");
+        assert_eq!(mount.sh(&format!("cat 'd/{old}' && stat -c '%s %a' 'd/{old}'")), "one\n4 640\n");
+        assert_eq!(mount.sh("ls -A d"), "a@b\nf\n");
+        let listed = mount.sh("ls d/.versions");
+        assert!(listed.contains(&old) && listed.contains("sub\n") && listed.contains("a@b@"), "{listed}");
+        assert_eq!(mount.sh("ls d/.versions/sub | wc -l && cat d/.versions/sub/g@*"), "1\ns\n");
+        assert!(mount.sh("cat d/.versions/f@* | wc -c").trim().parse::<u64>().expect("a number") > 300_000);
+        let age = mount.sh(&format!("echo $(( $(date +%s) - $(stat -c %Y 'd/.versions/{old}') ))"));
+        assert!((-5..600).contains(&age.trim().parse::<i64>().expect("a number")), "when it was stored: {age}");
+        for change in
+            ["echo x >>", "rm", "chmod 600", "touch", "truncate -s 0", "setfattr -n user.a -v b", "mv d/f", "mv -t d/g"]
+        {
+            let (status, words) = mount.try_sh(&format!("{change} 'd/.versions/{old}'"));
+            assert!(status != 0 && !mount.sh("cat d/f | wc -c").starts_with('0'), "{change}: {words}");
+        }
+        for change in ["touch d/.versions/new", "mkdir d/.versions/new", "rmdir d/.versions", "mkdir d/.versions"] {
+            assert_ne!(mount.try_sh(change).0, 0, "{change}");
+        }
+        assert!(mount.try_sh(&format!("echo x >> 'd/{old}'")).1.contains("Read-only file system"));
+        mount.sh(&format!("cp 'd/.versions/{old}' d/f && cp -p 'd/{old}' d/copy"));
+        assert_eq!(mount.sh("cat d/f d/copy && stat -c %a d/copy"), "one\none\n640\n");
+        assert_ne!(mount.try_sh("cat d/f@nothing").0, 0);
+        mount.sh("rm d/f d/copy 'd/a@b' && rmdir d && ls -A | wc -l");
+        drop(mount);
+        let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &["--versions", "off"], ..How::default() });
+        assert_ne!(mount.try_sh("ls .versions").0, 0, "hidden");
+        drop(mount);
+        assert!(purge(rig, &bucket, &["--yes"]).status.success());
+    });
+}
+
+/// What the store has under such a name wins; where no versions are kept there is no such directory, and looking for
+/// one costs a request a minute.
+#[test]
+fn real_names_win_and_unversioned_buckets_have_no_versions() {
+    on(WITH_ACL, "real_names_win_and_unversioned_buckets_have_no_versions", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!("conn.get_bucket('{bucket}').new_key('d/.versions/x').set_contents_from_string('real')"));
+        let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
+        assert_eq!(mount.sh("cat d/.versions/x && ls -A d"), "real.versions\n");
+        mount.sh("echo 1 > 'a@b' && cat 'a@b' && mkdir e && ls -A e");
+        let cost = mount.cost(|| {
+            mount.sh("for n in 1 2 3; do ! ls .versions e/.versions f@$n 2> /dev/null; done");
+        });
+        assert_eq!(cost.get("GetBucketVersioning"), None, "it was asked when a@b was made: {cost:?}");
+        mount.sh("mkdir e/.versions && echo 2 > e/.versions/y && rm -r e && cat d/.versions/x");
     });
 }

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args};
 
 use super::units::{parse_duration, parse_mode, parse_size};
 use crate::fs::Attrs;
@@ -83,6 +83,9 @@ pub struct Flags {
     /// Where modes, owners and times come from: the listing, a HEAD of each object, or what suits the directory
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = attrs_parser(), help_heading = "Files")]
     pub attrs: Attrs,
+    /// Whether FILE@VERSIONID and .versions/ show what a bucket with versions kept
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = on_off_parser(), action = ArgAction::Set, help_heading = "Files")]
+    pub versions: bool,
     /// How long names and attributes are believed before the store is asked again
     /// [default: 3s to 60s, by how long a directory has not changed]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Files")]
@@ -160,6 +163,10 @@ fn integrity_parser() -> impl TypedValueParser<Value = Integrity> {
         "md5" => Integrity::Md5,
         _ => Integrity::Auto,
     })
+}
+
+fn on_off_parser() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["on", "off"]).map(|name| name == "on")
 }
 
 fn attrs_parser() -> impl TypedValueParser<Value = Attrs> {

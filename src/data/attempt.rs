@@ -62,9 +62,12 @@ impl Data {
     /// The version that an attempt made; `None` if it made none.
     pub(super) async fn outcome(&self, attempt: &Attempt) -> Result<Option<Version>> {
         match self.inner.store.head(&attempt.to, None).await {
-            Ok(head) if attempt.made(&head) => {
-                Ok(Some(Version { location: attempt.to.clone(), etag: head.etag, size_bytes: head.size_bytes }))
-            }
+            Ok(head) if attempt.made(&head) => Ok(Some(Version {
+                location: attempt.to.clone(),
+                etag: head.etag,
+                size_bytes: head.size_bytes,
+                version_id: None,
+            })),
             Ok(_) => Ok(None),
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             Err(error) => Err(error.into()),

@@ -238,7 +238,9 @@ impl Cache {
 
     /// Asks whether a version is the present one.
     async fn validate(&self, stored: &Stored) -> Result<ObjectHead> {
-        let head = self.inner.store.head(&stored.version.location, None).await.map_err(version_error)?;
+        let version = &stored.version;
+        let head =
+            self.inner.store.head(&version.location, version.version_id.as_deref()).await.map_err(version_error)?;
         match head.etag == stored.version.etag {
             true => Ok(head),
             false => Err(Error::new(Meaning::Stale, stored.version.location.to_string())),

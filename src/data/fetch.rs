@@ -154,7 +154,7 @@ impl Fetch {
         let (store, version) = (self.cache.inner.store.clone(), self.stored.version.clone());
         let get = async move {
             let if_match = Some(version.etag.clone());
-            let options = GetOptions { range: Some(range), if_match, ..GetOptions::default() };
+            let options = GetOptions { range: Some(range), if_match, version_id: version.version_id.clone() };
             let got = store.get(&version.location, &options).await.map_err(version_error)?;
             if got.head.etag != version.etag {
                 return Err(Error::new(Meaning::Stale, version.location.to_string()));

@@ -60,6 +60,8 @@ pub struct Version {
     pub etag: ETag,
     /// Its length in bytes.
     pub size_bytes: u64,
+    /// Its id where it is an old one, which is asked for by it; `None` is what the name stands for.
+    pub version_id: Option<String>,
 }
 
 /// A stored version with an identity of its own in memory.

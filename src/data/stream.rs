@@ -296,7 +296,7 @@ impl Data {
         let mut attempt = Attempt::new(snapshot, &stream.to, &stream.headers);
         attempt.etag = etag_of_parts(&parts);
         let version = match self.complete(&attempt, &stream.upload_id, &parts, condition).await {
-            Ok(Written { etag, .. }) => Version { location: stream.to.clone(), etag, size_bytes },
+            Ok(Written { etag, .. }) => Version { location: stream.to.clone(), etag, size_bytes, version_id: None },
             // An earlier attempt may have done it, and been thought to have failed.
             Err(error) => match error.store_kind() {
                 Some(Kind::NotFound | Kind::PreconditionFailed) => self.outcome(&attempt).await?.ok_or(error)?,

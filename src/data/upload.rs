@@ -84,7 +84,10 @@ impl Data {
             }
             Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, &attempt, condition).await?,
         };
-        Ok(Committed { version: Version { location: to.clone(), etag: written.etag, size_bytes }, bytes: whole })
+        Ok(Committed {
+            version: Version { location: to.clone(), etag: written.etag, size_bytes, version_id: None },
+            bytes: whole,
+        })
     }
 
     /// The source of a copy, looked at before: some stores ignore the condition on it.
@@ -97,8 +100,12 @@ impl Data {
 
     /// Copies an object on the server, in parts where it is too large for one copy.
     pub async fn copy_object(&self, source: &Version, to: &Location, headers: &CopyHeaders) -> Result<Version> {
-        let version =
-            |written: Written| Version { etag: written.etag, location: to.clone(), size_bytes: source.size_bytes };
+        let version = |written: Written| Version {
+            etag: written.etag,
+            location: to.clone(),
+            size_bytes: source.size_bytes,
+            version_id: None,
+        };
         if source.size_bytes <= self.inner.limits.copy_bytes_max {
             let from = self.checked_source(source, to).await?;
             return same_content(source, self.inner.store.copy(&from, to, headers).await?).map(version);
@@ -216,7 +223,8 @@ impl Data {
     async fn fetch_into(&self, out: &mut BytesMut, stored: &Stored, range: std::ops::Range<u64>) -> Result<()> {
         let version = &stored.version;
         let wanted = out.len() + (range.end - range.start) as usize;
-        let options = GetOptions { range: Some(range), if_match: Some(version.etag.clone()), ..GetOptions::default() };
+        let if_match = Some(version.etag.clone());
+        let options = GetOptions { range: Some(range), if_match, version_id: version.version_id.clone() };
         let mut got = self.inner.store.get(&version.location, &options).await.map_err(version_error)?;
         if got.head.etag != version.etag {
             return Err(Error::new(Meaning::Stale, version.location.to_string()));

@@ -81,7 +81,7 @@ pub(crate) fn clear_set_id(attr: &mut Attr, caller: Caller) {
 impl Fs {
     /// Changes attributes and length; answers the attributes as they are now.
     pub async fn setattr(&self, ino: Ino, handle: Option<HandleId>, set: Changes, caller: Caller) -> Result<Entry> {
-        self.check_writable()?;
+        self.check_changeable(ino)?;
         match self.tree.place(ino) {
             Some(Place::File(_)) | None => self.set_file_attr(ino, handle, set, caller).await?,
             Some(Place::Directory { prefix, .. }) if prefix.marker().is_some() => {
@@ -196,8 +196,9 @@ impl Fs {
         }
         // A file renamed while it was being written lies where its stored version lies.
         let stored = self.files.get(ino).and_then(|file| file.bytes.version());
+        let stored = stored.filter(|version| version.version_id.is_none());
         let location = stored.map_or(location, |version| version.location);
-        let head = match self.store.head(&location, None).await {
+        let head = match self.head_at(&location).await {
             Ok(head) => head,
             Err(error) if error.kind == Kind::NotFound => {
                 self.tree.update(ino, Inode::set_attributes_known);

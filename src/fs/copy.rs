@@ -27,6 +27,9 @@ impl Fs {
     pub async fn copy_file_range(&self, from: End, to: End, length: u64, caller: Caller) -> Result<u32> {
         let source = self.files.file(from.id, |access| access.read)?;
         let target = self.files.file(to.id, |access| access.write)?;
+        if self.is_old(source.ino) {
+            return Err(Error::new(Meaning::CrossDevice, "an old version is read, not copied by the server"));
+        }
         let length = length.min(COPY_BYTES_MAX);
         let too_large = || Error::new(Meaning::TooLarge, "copy_file_range");
         let end = from.offset.checked_add(length).ok_or_else(too_large)?;

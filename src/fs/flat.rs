@@ -141,6 +141,9 @@ impl Fs {
             return Ok(None);
         }
         let Place::Directory { bucket, prefix } = self.directory_place(directory)? else { return Ok(None) };
+        if self.versions_prefix(&bucket, &prefix).is_some() {
+            return Ok(None);
+        }
         let Some(step) = self.walks.step(Spot { ino: directory, bucket, prefix }) else { return Ok(None) };
         let base = &step.walk.base;
         if self.tree.place(base.ino).as_ref() != Some(&base.place()) {

@@ -20,7 +20,7 @@ const TARGET_BYTES_MAX: u64 = 4096;
 impl Fs {
     /// Makes a symbolic link. The kernel's lookup is counted.
     pub async fn symlink(&self, parent: Ino, name: &OsStr, target: Bytes, caller: Caller) -> Result<Entry> {
-        self.check_writable()?;
+        self.check_changeable(parent)?;
         let name = checked_name(name)?;
         let _held = self.tree.hold(parent);
         if self.directory_place(parent)? == Place::Account {
@@ -73,7 +73,11 @@ impl Fs {
         let Place::File(location) = self.place(ino)? else {
             return Err(Error::new(Meaning::InvalidArgument, self.path(ino)));
         };
-        let got = self.store.get(&location, &GetOptions::default()).await?;
+        let (location, version_id) = match self.old_version(&location) {
+            Some((real, id)) => (real, Some(id)),
+            None => (location, None),
+        };
+        let got = self.store.get(&location, &GetOptions { version_id, ..GetOptions::default() }).await?;
         if let Some(target) = link_target(&got.head.headers.metadata) {
             return Ok(target.into());
         }

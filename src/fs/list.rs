@@ -75,7 +75,7 @@ impl Fs {
         for (directory, name) in self.tree.take_unwanted() {
             self.notify(Notice::Entry(directory, name));
         }
-        let entries = self.tree.children(directory);
+        let entries = self.visible_children(directory);
         let known = stream::iter(entries).map(|(name, entry)| async move {
             let entry = self.with_attributes(directory, &name, entry).await?;
             Ok::<_, Error>(entry.map(|entry| (name, entry)))
@@ -149,7 +149,10 @@ impl Fs {
 
     async fn listing(&self, directory: Ino, extent: Extent) -> Result<Listing> {
         match self.directory_place(directory)? {
-            Place::Directory { bucket, prefix } => self.directory_listing(directory, bucket, prefix, extent).await,
+            Place::Directory { bucket, prefix } => match self.versions_prefix(&bucket, &prefix) {
+                Some(real) => self.list_of_versions(directory, &bucket, real).await,
+                None => self.directory_listing(directory, bucket, prefix, extent).await,
+            },
             _ => {
                 let buckets = self.store.list_buckets().await?;
                 let names = buckets
@@ -185,7 +188,9 @@ impl Fs {
         }
         self.tree.set_hidden_keys(directory, names.hidden_keys());
         self.judge(directory, &bucket, &prefix, &names).await?;
-        Ok(names.into_listing(continuation.is_none(), self.clock.now()))
+        let mut listing = names.into_listing(continuation.is_none(), self.clock.now());
+        self.keep_versions_directory(&bucket, &prefix, &mut listing);
+        Ok(listing)
     }
 
     /// Finds out whether a directory's files carry POSIX metadata.
@@ -267,7 +272,7 @@ impl Fs {
         let Some(location) = self.tree.place(entry.ino).and_then(|place| place.location()) else {
             return Ok(Some(entry));
         };
-        match self.store.head(&location, None).await {
+        match self.head_at(&location).await {
             Ok(head) => Ok(self.tree.sight(parent, name, self.full_sighting(&head, entry.attr.kind))),
             Err(error) if error.kind == Kind::NotFound && entry.attr.kind == FileKind::Directory => {
                 self.tree.update(entry.ino, |inode| inode.set_attributes_known());

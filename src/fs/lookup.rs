@@ -31,7 +31,10 @@ impl Fs {
     pub fn lookup_known(&self, parent: Ino, name: &OsStr) -> Option<Found> {
         let found = match self.tree.answer(parent, name.to_str()?) {
             Answer::Found(entry) if self.is_known(parent, &entry) => Found::Entry(entry),
-            Answer::Absent(ttl) if self.directory_place(parent).is_ok_and(|place| place != Place::Account) => {
+            Answer::Absent(ttl)
+                if self.directory_place(parent).is_ok_and(|place| place != Place::Account)
+                    && !self.may_be_version(parent, name.to_str()?) =>
+            {
                 Found::Nothing(ttl)
             }
             _ => return None,
@@ -107,7 +110,7 @@ impl Fs {
         match entry {
             Some(entry) => self.with_attributes(parent, name, entry).await,
             None if self.directory_place(parent)? == Place::Account => self.probe_bucket(parent, name).await,
-            None => Ok(None),
+            None => self.find_version(parent, name).await,
         }
     }
 

@@ -22,7 +22,7 @@ const SET_GID: u32 = 0o2000;
 impl Fs {
     /// Makes a directory, or a bucket at the account's level. The kernel's lookup is counted.
     pub async fn mkdir(&self, parent: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Entry> {
-        self.check_writable()?;
+        self.check_changeable(parent)?;
         let name = checked_name(name)?;
         let _held = self.tree.hold(parent);
         let place = self.directory_place(parent)?;
@@ -96,7 +96,7 @@ impl Fs {
         access: Access,
         caller: Caller,
     ) -> Result<(Entry, HandleId)> {
-        self.check_writable()?;
+        self.check_changeable(parent)?;
         let name = checked_name(name)?;
         let _held = self.tree.hold(parent);
         if self.directory_place(parent)? == Place::Account {

@@ -8,13 +8,14 @@
 //! | [`lookup`] | lookup, getattr, forget |
 //! | [`list`] | opendir, readdir, and how a directory is learned from the store |
 //! | `walk`, `flat`, `names` | which directories are read as a walk, the one listing behind it, what pages tell |
-//! | [`open`] | open, create's handle, the table of open files |
+//! | [`open`], `files` | open, create's handle; the table of open files |
 //! | `ahead`, `sequence` | small files that are fetched before they are opened, and which |
 //! | [`read`], [`mod@write`], [`copy`] | read; write, truncate, fallocate; copy_file_range |
 //! | [`commit`] | flush, fsync, release, drain: when bytes become an object; `conflict`: when another client was first |
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
 //! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |
 //! | [`make`], [`remove`], [`rename`], [`link`] | mkdir, mknod, create; unlink, rmdir; rename; symlink, readlink |
+//! | `versions` | names of old versions |
 //! | [`statfs`] | statfs |
 //!
 //! Lock order: a file's async lock (`files::OpenFile::lock`; two of them in ascending inode order), then the tree's
@@ -39,6 +40,7 @@ pub mod remove;
 pub mod rename;
 mod sequence;
 pub mod statfs;
+mod versions;
 mod walk;
 pub mod write;
 pub mod xattr;
@@ -95,6 +97,8 @@ pub struct Config {
     pub acl: Option<String>,
     /// The storage class of what this mount creates.
     pub storage_class: Option<String>,
+    /// Whether old versions are shown by their names.
+    pub versions: bool,
     /// HEAD requests at once when a directory's attributes are read.
     pub requests_max: usize,
     /// The largest file that is brought into the kernel's page cache as a whole, in bytes.
@@ -166,6 +170,8 @@ pub struct Fs {
     /// Buckets that may not be entered or do not exist, and when that was found out.
     refused_buckets: Mutex<HashMap<BucketName, Instant>>,
     usage: Mutex<HashMap<BucketName, (Instant, Usage)>>,
+    /// Names that stand for old versions.
+    versions: versions::Known,
 }
 
 impl Fs {
@@ -197,6 +203,7 @@ impl Fs {
             walks: flat::Walks::default(),
             refused_buckets: Mutex::default(),
             usage: Mutex::default(),
+            versions: versions::Known::default(),
         }
     }
 

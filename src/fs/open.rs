@@ -43,7 +43,7 @@ impl Fs {
     /// Opens a file.
     pub async fn open(self: &Arc<Self>, ino: Ino, access: Access, caller: Caller) -> Result<Opened> {
         if access.write || access.truncate {
-            self.check_writable()?;
+            self.check_changeable(ino)?;
         }
         let file = self.open_file(ino)?;
         if access.write || access.truncate {
@@ -100,7 +100,11 @@ impl Fs {
             };
             let object = self.tree.read(ino, |inode| inode.object.clone()).flatten();
             let object = object.ok_or_else(|| Error::new(Meaning::Stale, location.to_string()))?;
-            Ok(self.data.open(Version { location, etag: object.etag, size_bytes: object.size_bytes }))
+            let (location, version_id) = match self.old_version(&location) {
+                Some((real, id)) => (real, Some(id)),
+                None => (location, None),
+            };
+            Ok(self.data.open(Version { location, etag: object.etag, size_bytes: object.size_bytes, version_id }))
         })
     }
 
@@ -138,7 +142,7 @@ impl Fs {
             // Others have it open and its first bytes are here: only the store can tell whether it is still current.
             Ok(None) => {
                 let Some(version) = file.bytes.version() else { return Ok(()) };
-                match self.store.head(&version.location, None).await {
+                match self.store.head(&version.location, version.version_id.as_deref()).await {
                     Ok(head) if head.etag == version.etag => Ok(head),
                     Ok(_) => Err(Error::new(Meaning::Stale, version.location.to_string())),
                     Err(error) => Err(error.into()),
@@ -180,7 +184,7 @@ impl Fs {
     pub(crate) async fn look_again(&self, file: &OpenFile) -> Result<()> {
         let Some(Place::File(location)) = self.tree.place(file.ino) else { return Ok(()) };
         let Some((parent, name)) = self.tree.read(file.ino, |inode| inode.parent_and_name()) else { return Ok(()) };
-        match self.store.head(&location, None).await {
+        match self.head_at(&location).await {
             Ok(head) => {
                 self.tree.sight(parent, &name, self.full_sighting(&head, FileKind::File));
             }
@@ -200,7 +204,7 @@ impl Fs {
             let present = inode.object.as_ref().is_some_and(|object| object.etag == head.etag);
             present && !(inode.is_detached() || inode.local || inode.attributes_known())
         });
-        if wanting != Some(true) {
+        if wanting != Some(true) || self.is_old(ino) {
             return;
         }
         if let Some((parent, name)) = self.tree.read(ino, |inode| inode.parent_and_name())

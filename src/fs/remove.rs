@@ -16,6 +16,7 @@ impl Fs {
         let name = checked_name(name)?;
         let _held = self.tree.hold(parent);
         let ino = self.existing(parent, name).await?;
+        self.check_changeable(ino)?;
         if self.kind(ino) == Some(FileKind::Directory) {
             return Err(Error::new(Meaning::IsDirectory, name));
         }
@@ -48,6 +49,7 @@ impl Fs {
         let name = checked_name(name)?;
         let _held = self.tree.hold(parent);
         let ino = self.existing(parent, name).await?;
+        self.check_changeable(ino)?;
         self.keep_directory(parent, Some(name)).await;
         match self.place(ino)? {
             Place::Directory { bucket, prefix } if prefix.marker().is_none() => {
@@ -77,7 +79,7 @@ impl Fs {
             && self.tree.knowledge(ino) == Knowledge::Complete
             && let Some(key) = prefix.marker()
         {
-            if !self.tree.children(ino).is_empty() {
+            if !self.visible_children(ino).is_empty() {
                 return Err(not_empty());
             }
             return Ok(self.store.delete(&crate::store::Location { bucket, key }, None).await?);

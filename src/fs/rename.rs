@@ -54,11 +54,13 @@ impl Fs {
         new_name: &OsStr,
         no_replace: bool,
     ) -> Result<()> {
-        self.check_writable()?;
+        self.check_changeable(new_parent)?;
         let (name, new_name) = (checked_name(name)?, checked_name(new_name)?);
         let _held = (self.tree.hold(parent), self.tree.hold(new_parent));
         let source = self.existing(parent, name).await?;
         let target = self.find(new_parent, new_name).await?.map(|entry| entry.ino);
+        self.check_changeable(source)?;
+        target.map_or(Ok(()), |target| self.check_changeable(target))?;
         if target == Some(source) {
             return Ok(());
         }
@@ -263,7 +265,8 @@ impl Fs {
                 Some(headers) => CopyHeaders::Replace(ObjectHeaders { acl, ..headers }),
                 None => CopyHeaders::Keep { acl, storage_class: object.storage_class },
             };
-            let source = Version { location: from.clone(), etag: object.etag, size_bytes: object.size_bytes };
+            let source =
+                Version { location: from.clone(), etag: object.etag, size_bytes: object.size_bytes, version_id: None };
             let version = self.data.copy_object(&source, &to, &headers).await?;
             self.finish_acl(known, &to).await?;
             Ok::<_, Error>(Moved { below, from: from.key, version })

@@ -99,7 +99,7 @@ impl Fs {
 
     /// Sets an extended attribute.
     pub async fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flag: SetFlag, caller: Caller) -> Result<()> {
-        self.check_writable()?;
+        self.check_changeable(ino)?;
         match parse_name(name) {
             Ok(Name::Virtual(name)) => self.set_virtual(ino, name, value, caller).await,
             Ok(Name::User(name)) if xattr::is_allowed(name) => {
@@ -119,7 +119,7 @@ impl Fs {
 
     /// Removes an extended attribute.
     pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
-        self.check_writable()?;
+        self.check_changeable(ino)?;
         match parse_name(name)? {
             Name::User(name) if xattr::is_allowed(name) => {
                 self.change_headers(ino, |headers| match xattr::remove(&mut headers.metadata, name) {
@@ -221,6 +221,10 @@ impl Fs {
             Place::File(location) => location.bucket.to_string(),
         };
         let is_bucket = place.location().is_none();
+        let of_present = matches!(name, "acl" | "grants" | "owner" | "key" | "url") || name.starts_with("signed_url");
+        if of_present && self.is_old(ino) {
+            return Err(Error::new(Meaning::Unsupported, format!("user.s3.{name} of an old version")));
+        }
         if name == "url" || name.starts_with("signed_url") {
             self.settle_name(ino).await?;
         }

@@ -4,9 +4,13 @@
 //! known; every fact in it was seen. It refuses to guess: a question without an answer is `None` or the protocol's
 //! own rule.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use reqwest::header::HeaderMap;
+
+use crate::format::key::BucketName;
 
 /// The families of stores that differ in what dreamfs does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,11 +39,17 @@ const OBJECT_ACL_UNKNOWN: u8 = 2;
 pub struct Profile {
     family: AtomicU8,
     object_acl: AtomicU8,
+    /// Buckets of which an answer told the id of a version.
+    versioned: Mutex<HashSet<BucketName>>,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Profile { family: AtomicU8::new(Family::Unknown as u8), object_acl: AtomicU8::new(OBJECT_ACL_UNKNOWN) }
+        Profile {
+            family: AtomicU8::new(Family::Unknown as u8),
+            object_acl: AtomicU8::new(OBJECT_ACL_UNKNOWN),
+            versioned: Mutex::default(),
+        }
     }
 }
 
@@ -82,14 +92,24 @@ impl Profile {
         self.family() != Family::Rgw
     }
 
+    /// Whether conditions on writes to a bucket are judged by the present object. RGW 16.2 judges them in a bucket that
+    /// keeps versions as if there were none: If-None-Match always holds, and If-Match never.
+    pub(super) fn heeds_conditions(&self, bucket: &BucketName) -> bool {
+        let versioned = || self.versioned.lock().expect("no panic under this lock").contains(bucket);
+        self.family() != Family::Rgw || !versioned()
+    }
+
     /// Learns from the name of the store's host.
     pub(super) fn observe_host(&self, host: &str) {
         self.learn(family_of_host(host));
     }
 
     /// Learns from the headers of an answer; they outrank the host's name.
-    pub(super) fn observe(&self, headers: &HeaderMap) {
+    pub(super) fn observe(&self, bucket: Option<&BucketName>, headers: &HeaderMap) {
         self.learn(family_of_headers(headers));
+        if let Some(bucket) = bucket.filter(|_| headers.contains_key("x-amz-version-id")) {
+            self.versioned.lock().expect("no panic under this lock").insert(bucket.clone());
+        }
     }
 }
 

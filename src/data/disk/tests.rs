@@ -63,7 +63,7 @@ fn config(folder: &Path, bytes_max: u64) -> Config<'_> {
 
 fn version(key: &str, etag: &str, size_bytes: u64) -> Version {
     let location = Location { bucket: BucketName::new("bucket").expect("plain"), key: Key::new(key).expect("plain") };
-    Version { location, etag: ETag::new(etag), size_bytes }
+    Version { location, etag: ETag::new(etag), size_bytes, version_id: None }
 }
 
 /// Bytes that differ from chunk to chunk and from version to version.

@@ -115,7 +115,12 @@ impl Inner {
     }
 
     async fn copy(&self, source: &Location, etag: &ETag, to: &Location, pending: &Pending) -> Result<Version> {
-        let version = Version { location: source.clone(), etag: etag.clone(), size_bytes: pending.size_bytes() };
+        let version = Version {
+            location: source.clone(),
+            etag: etag.clone(),
+            size_bytes: pending.size_bytes(),
+            version_id: None,
+        };
         let headers = CopyHeaders::Keep {
             acl: pending.headers.acl.clone(),
             storage_class: pending.headers.storage_class.clone(),
@@ -162,7 +167,7 @@ impl Inner {
                     let (location, etag) = (source.clone(), etag.clone());
                     // How long all of it is matters only for a copy of all of it.
                     let size_bytes = if *whole { from.end } else { u64::MAX };
-                    let version = Version { location, etag, size_bytes };
+                    let version = Version { location, etag, size_bytes, version_id: None };
                     extents.put(range, Source::Object(Arc::new(Stored::new(version)), from.start));
                 }
             }

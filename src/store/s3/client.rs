@@ -125,7 +125,7 @@ impl Client {
             Some(Err(error)) => return Err(answer::broken(request, error)),
             Some(Ok(response)) => response,
         };
-        self.profile.observe(response.headers());
+        self.profile.observe(request.bucket.as_ref(), response.headers());
         let (status, headers) = (response.status(), response.headers().clone());
         if status.is_success() {
             return Ok(response);

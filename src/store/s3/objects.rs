@@ -7,6 +7,7 @@ use super::answer::{content_length, content_range, object_head, text};
 use super::client::{Client, content_md5};
 use super::request::{Request, spelled};
 use crate::format::xml;
+use crate::store::profile::Family;
 use crate::store::{
     BucketName, Condition, CopyHeaders, CopySource, DeleteFailure, ETag, Error, GetOptions, Key, Kind, Location,
     ObjectBody, ObjectHead, ObjectHeaders, Result, Written,
@@ -57,7 +58,18 @@ pub(super) async fn put(
     condition: &Condition,
 ) -> Result<Written> {
     let plain = Request::object("PutObject", Method::PUT, location).object_headers(headers)?.body(body);
-    let response = spelled_twice(client, |quoted| plain.clone().condition(condition, quoted)).await?;
+    let unheeded = || plain.error(Kind::Unsupported, "in a bucket with versions this store heeds no condition");
+    if *condition != Condition::None && !client.profile.heeds_conditions(&location.bucket) {
+        return Err(unheeded());
+    }
+    let response = match spelled_twice(client, |quoted| plain.clone().condition(condition, quoted)).await {
+        // A refusal does not tell whether the bucket keeps versions; what is there does.
+        Err(error) if error.kind == Kind::PreconditionFailed && client.profile.family() == Family::Rgw => {
+            let _ = head(client, location, None).await;
+            return Err(if client.profile.heeds_conditions(&location.bucket) { error } else { unheeded() });
+        }
+        answer => answer?,
+    };
     written(&plain, response.headers(), text(response.headers(), "etag"))
 }
 
