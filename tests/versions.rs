@@ -137,3 +137,25 @@ fn real_names_win_and_unversioned_buckets_have_no_versions() {
         mount.sh("mkdir e/.versions && echo 2 > e/.versions/y && rm -r e && cat d/.versions/x");
     });
 }
+
+/// An archived object is seen, and refused when it is opened, with advice; asked for, it can be read.
+#[test]
+fn an_archived_object_is_read_once_it_was_asked_for() {
+    on(&[Kind::Embedded], "an_archived_object_is_read_once_it_was_asked_for", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!(
+            "conn.get_bucket('{bucket}').new_key('f').set_contents_from_string('old', headers={{'x-amz-storage-class': 'GLACIER'}})"
+        ));
+        let mount = Mount::new(rig, Some(&bucket));
+        assert_eq!(mount.sh("stat -c %s f && getfattr --only-values -n user.s3.storage_class f"), "3\nGLACIER");
+        assert!(mount.try_sh("cat f").1.contains("Object is remote"));
+        wait_for("advice in the log", PATIENCE, || mount.log().contains("user.s3.restore"));
+        for bad in ["", "0", "soon", "-1"] {
+            let (status, words) = mount.try_sh(&format!("setfattr -n user.s3.restore -v '{bad}' f"));
+            assert!(status != 0 && words.contains("Invalid argument"), "{bad}: {words}");
+        }
+        mount.sh("setfattr -n user.s3.restore -v 7 f");
+        assert_eq!(mount.sh("cat f"), "old");
+        assert!(mount.try_sh("setfattr -n user.s3.restore -v 7 f").1.contains("Invalid argument"), "it is at hand");
+    });
+}

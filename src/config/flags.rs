@@ -100,6 +100,14 @@ pub struct Flags {
     #[arg(long, value_name = "CLASS", help_heading = "Files")]
     pub storage_class: Option<String>,
 
+    /// Have the store encrypt what is written, with its own keys or those of its
+    /// key management service [default: as the bucket says]
+    #[arg(long, value_name = "AES256|aws:kms", value_parser = ["AES256", "aws:kms"], help_heading = "Files")]
+    pub sse: Option<String>,
+    /// The key for --sse aws:kms [default: the store's]
+    #[arg(long, value_name = "ID", help_heading = "Files")]
+    pub sse_kms_key_id: Option<String>,
+
     /// The memory for contents and names
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size, help_heading = "This machine")]
     pub memory: u64,

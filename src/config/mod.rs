@@ -28,7 +28,7 @@ use crate::format::acl::CANNED_NAMES;
 use crate::format::key::{BucketName, Prefix};
 use crate::fs::Attrs;
 use crate::fuse::{host, session};
-use crate::store::s3;
+use crate::store::s3::{self, Encryption};
 use crate::tree::{Place, Ttl};
 
 pub use environment::{
@@ -160,6 +160,7 @@ impl Typed {
         let bucket = target.as_deref().map(|target| target.split('/').next().unwrap_or(target).to_owned());
         let (requests_max, timeout) = (flags.connection.max_requests, flags.connection.timeout);
         let (store, credentials) = connection(flags.connection.clone(), bucket, environment)?;
+        let store = s3::Config { encryption: encryption(&flags)?, ..store };
         Ok(Mount {
             root,
             mountpoint,
@@ -196,6 +197,16 @@ impl Typed {
     }
 }
 
+/// What is asked of the store for what this mount writes.
+fn encryption(flags: &Flags) -> Result<Option<Encryption>, String> {
+    match (flags.sse.as_deref(), flags.sse_kms_key_id.clone()) {
+        (None, None) => Ok(None),
+        (Some("AES256"), None) => Ok(Some(Encryption::Store)),
+        (Some("aws:kms"), key_id) => Ok(Some(Encryption::Kms(key_id))),
+        _ => Err("--sse-kms-key-id names a key for --sse aws:kms. Give both".to_owned()),
+    }
+}
+
 /// The store that is meant, and where its keys come from; `bucket` finds the line of a file that names buckets.
 pub fn connection(
     typed: Connection,
@@ -214,6 +225,7 @@ pub fn connection(
         anonymous: typed.anonymous,
         ca_file: ca_file.as_deref().map(place).transpose()?,
         integrity: typed.integrity,
+        encryption: None,
         stall_timeout: typed.timeout,
         clock: Clock::system(),
     };
@@ -352,6 +364,8 @@ mod tests {
             (vec!["--cache=/mnt/x"], "inside of the mount"),
             (vec!["--acl=public"], "public-read"),
             (vec!["--anonymous", "--profile=x"], "--anonymous"),
+            (vec!["--sse=AES256", "--sse-kms-key-id=x"], "aws:kms"),
+            (vec!["--sse-kms-key-id=x"], "aws:kms"),
             (vec!["--memory=1MiB"], "32MiB"),
         ] {
             let why = meant(None, &words, &[]).unwrap_err();

@@ -37,7 +37,7 @@ const OTHERS: &[(&str, Meaning)] = &[
     ("iam_role", Refused("roles of machines are not read. Use credential_process in ~/.aws/config")),
     ("ecs", Refused("roles of containers are not read. Use credential_process in ~/.aws/config")),
     ("sigv2", Refused("requests are signed with version 4 alone. Leave it out")),
-    ("use_sse", Refused("encryption by the store cannot be asked for. Set it as the bucket's default")),
+    ("use_sse", Refused("the names differ here. Use sse=AES256, or sse=aws:kms and sse-kms-key-id=ID")),
     ("remount", Refused("a mount cannot be changed while it lasts. Unmount it and mount it again")),
     ("allow_root", Refused("the kernel knows no such rule. Use allow_other")),
     ("dev", Refused("device files are never opened. Leave it out")),

@@ -58,6 +58,13 @@ impl Fs {
             }
             Err(error) => {
                 self.forget_file(file);
+                if error.meaning() == Meaning::Archived {
+                    log::warn!(
+                        "{}: it is archived. `setfattr -n user.s3.restore -v DAYS` asks the store for its bytes, which \
+                         takes minutes to hours",
+                        self.path(ino)
+                    );
+                }
                 Err(error)
             }
         }

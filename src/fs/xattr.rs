@@ -10,7 +10,7 @@ use crate::data::UploadState;
 use crate::error::{Error, Meaning, Result};
 use crate::format::header::{METADATA_BYTES_MAX, metadata_bytes};
 use crate::format::xattr;
-use crate::store::ObjectHeaders;
+use crate::store::{Kind, ObjectHeaders};
 use crate::tree::{FileKind, Ino, Place};
 
 use super::files::OpenFile;
@@ -307,6 +307,23 @@ impl Fs {
         text.ok_or_else(|| Error::new(Meaning::NoAttribute, "user.s3.created"))
     }
 
+    /// Asks for an archived object's bytes to be at hand for so many days.
+    async fn restore(&self, ino: Ino, days: &str) -> Result<()> {
+        let Place::File(location) = self.place(ino)? else {
+            return Err(Error::new(Meaning::Unsupported, "user.s3.restore of a directory"));
+        };
+        let Some(days) = days.parse().ok().filter(|days: &u32| *days > 0) else {
+            log::warn!("{}: {days:?} cannot be user.s3.restore; valid is a number of days, such as 7", self.path(ino));
+            return Err(Error::new(Meaning::InvalidArgument, format!("user.s3.restore: {days:?}")));
+        };
+        match self.store.restore(&location, None, days).await {
+            Err(error) if error.kind == Kind::Archived => {
+                Err(Error::with_source(Meaning::InvalidArgument, "it is not archived", error))
+            }
+            answer => Ok(answer?),
+        }
+    }
+
     async fn set_virtual(&self, ino: Ino, name: &str, value: &[u8], caller: Caller) -> Result<()> {
         let text = || {
             let text = std::str::from_utf8(value).map(|text| text.trim_end_matches(['\n', '\0']));
@@ -315,6 +332,7 @@ impl Fs {
         match name {
             "acl" => self.set_canned_acl(ino, text()?, caller).await,
             "grants" => self.set_grants(ino, text()?, caller).await,
+            "restore" => self.restore(ino, text()?).await,
             "refresh" => {
                 self.refresh(ino);
                 Ok(())

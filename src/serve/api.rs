@@ -76,6 +76,13 @@ impl S3 for Service {
         self.copy(request).await
     }
 
+    async fn restore_object(
+        &self,
+        request: S3Request<RestoreObjectInput>,
+    ) -> S3Result<S3Response<RestoreObjectOutput>> {
+        self.bring_back(request).await
+    }
+
     async fn get_object_acl(&self, request: S3Request<GetObjectAclInput>) -> S3Result<S3Response<GetObjectAclOutput>> {
         self.tell_acl(request).await
     }

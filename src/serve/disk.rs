@@ -412,6 +412,7 @@ mod tests {
                 acl: Acl::private("alice"),
                 headers: BTreeMap::new(),
                 storage_class: None,
+                restored: false,
                 tags: vec![],
             },
             pieces: vec![],

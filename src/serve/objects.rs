@@ -28,6 +28,7 @@ impl Service {
             acl: self.new_object_acl(&request.headers, self.caller(request), bucket)?,
             headers: headers_from_request(&request.headers)?,
             storage_class: asked_storage_class(&request.headers),
+            restored: false,
             tags: tags_from_header(&request.headers)?,
         })
     }
@@ -80,6 +81,7 @@ impl Service {
                 if_unmodified_since: input.if_unmodified_since.as_ref(),
             }
             .check_read(record)?;
+            check_at_hand(record)?;
             let range = match &input.range {
                 Some(range) => range.check(record.size_bytes)?,
                 None => 0..record.size_bytes,
@@ -196,6 +198,7 @@ impl Service {
         let bucket = self.bucket(bucket)?;
         let object = self.object_for(&bucket, key, caller, May::Read)?;
         conditions.check_copy(&object.record)?;
+        check_at_hand(&object.record)?;
         Ok((bucket, object))
     }
 
@@ -255,6 +258,23 @@ impl Service {
                 return Ok(S3Response::new(CopyObjectOutput { copy_object_result, ..Default::default() }));
             }
         }
+    }
+
+    /// An archived object's bytes are at hand at once, and for ever.
+    pub(super) async fn bring_back(
+        &self,
+        request: S3Request<RestoreObjectInput>,
+    ) -> S3Result<S3Response<RestoreObjectOutput>> {
+        let input = &request.input;
+        let bucket = self.bucket(&input.bucket)?;
+        let object = self.object_for(&bucket, &input.key, self.caller(&request), May::Write)?;
+        if !object.record.attributes.is_archived() {
+            return Err(s3_error!(InvalidObjectState, "The object is not archived."));
+        }
+        let key = input.key.clone();
+        let changed = blocking(move || bucket.change(&key, |record| record.attributes.restored = true)).await?;
+        changed.ok_or_else(|| s3_error!(NoSuchKey, "There is no such object."))?;
+        Ok(S3Response::new(RestoreObjectOutput::default()))
     }
 
     pub(super) async fn tell_acl(
@@ -317,6 +337,14 @@ impl Service {
         let key = key.to_owned();
         let changed = blocking(move || bucket.change(&key, |record| record.attributes.tags = tags.clone())).await?;
         changed.ok_or_else(|| s3_error!(NoSuchKey, "There is no such object."))
+    }
+}
+
+/// Refuses the bytes of an archived object.
+fn check_at_hand(record: &ObjectRecord) -> S3Result<()> {
+    match record.attributes.is_archived() {
+        true => Err(s3_error!(InvalidObjectState, "The object is archived.")),
+        false => Ok(()),
     }
 }
 

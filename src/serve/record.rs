@@ -36,8 +36,18 @@ pub struct Attributes {
     pub headers: BTreeMap<String, String>,
     /// The storage class, where one was asked for.
     pub storage_class: Option<String>,
+    /// Whether an archived object's bytes were asked for.
+    #[serde(default)]
+    pub restored: bool,
     /// Tags in the order given.
     pub tags: Vec<(String, String)>,
+}
+
+impl Attributes {
+    /// Whether the bytes are archived, and were not asked for.
+    pub fn is_archived(&self) -> bool {
+        matches!(self.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE")) && !self.restored
+    }
 }
 
 /// An object. Its bytes are the pieces in order; without pieces they follow the record's line in the same file.

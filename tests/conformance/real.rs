@@ -23,6 +23,7 @@ pub fn client(endpoint: &str) -> S3Store {
         anonymous: false,
         ca_file: None,
         integrity: Integrity::Auto,
+        encryption: None,
         stall_timeout: STALL_TIMEOUT_DEFAULT,
         clock: Clock::system(),
     };

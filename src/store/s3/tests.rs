@@ -21,6 +21,10 @@ struct Recorder {
 
 impl Recorder {
     async fn start(answers: &[&str]) -> Recorder {
+        Recorder::encrypting(answers, None).await
+    }
+
+    async fn encrypting(answers: &[&str], encryption: Option<Encryption>) -> Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::<Mutex<Recorded>>::default();
@@ -55,6 +59,7 @@ impl Recorder {
             anonymous: false,
             ca_file: None,
             integrity: Integrity::Auto,
+            encryption,
             stall_timeout: Duration::from_secs(5),
             clock: Clock::system(),
         };
@@ -93,6 +98,31 @@ async fn header_names_that_begin_each_other_are_signed_in_order() {
     recorder.store.put(&at("k"), Bytes::new(), &headers, &Condition::None).await.unwrap();
     let head = recorder.heads().remove(0);
     assert!(head.contains("x-amz-meta-a;x-amz-meta-a1;x-amz-meta-mtime;x-amz-meta-mtime-ns"), "{head}");
+}
+
+#[tokio::test]
+async fn each_request_that_makes_a_version_asks_for_encryption() {
+    let copied = answer("200 OK", "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>");
+    let begun =
+        answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>");
+    for (encryption, method, key_id) in [
+        (Encryption::Store, "AES256", None),
+        (Encryption::Kms(None), "aws:kms", None),
+        (Encryption::Kms(Some("key/1".to_owned())), "aws:kms", Some("key/1")),
+    ] {
+        let recorder = Recorder::encrypting(&[&copied, &begun], Some(encryption)).await;
+        let headers = ObjectHeaders::default();
+        let source = CopySource { location: at("a"), if_match: None };
+        recorder.store.copy(&source, &at("b"), &CopyHeaders::Replace(headers.clone())).await.unwrap();
+        recorder.store.create_upload(&at("b"), &headers).await.unwrap();
+        recorder.store.put(&at("b"), Bytes::new(), &headers, &Condition::None).await.unwrap();
+        recorder.store.upload_part(&at("b"), "u", 1, Bytes::new()).await.unwrap();
+        let asked = |head: &String| head.contains(&format!("x-amz-server-side-encryption: {method}\r\n"));
+        let named = |head: &String| head.contains("x-amz-server-side-encryption-aws-kms-key-id: key/1\r\n");
+        let heads = recorder.heads();
+        assert_eq!(heads.iter().map(asked).collect::<Vec<_>>(), [true, true, true, false], "{heads:?}");
+        assert!(heads[..3].iter().all(|head| named(head) == key_id.is_some()), "{heads:?}");
+    }
 }
 
 #[tokio::test]
