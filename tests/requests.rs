@@ -102,7 +102,7 @@ fn small_files_cost_one_get_each() {
         let (gets, lists) = (cost["GetObject"], cost["ListObjects"]);
         // On a busy machine a reader may overtake what is on its way to it, and ask for it himself.
         assert!(gets <= 303 && lists <= 5 && cost["HeadObject"] == ROOT_JUDGED, "{reader}: {cost:?}");
-        assert!(mount.status()["reading"]["hits"].as_u64() >= Some(250), "{reader}: {}", mount.status()["reading"]);
+        assert!(mount.status()["reading"]["hits"].as_u64() >= Some(200), "{reader}: {}", mount.status()["reading"]);
     }
     // Here and there: 200 of the files, in no order.
     let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
