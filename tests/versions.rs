@@ -87,7 +87,7 @@ fn old_versions_are_read_and_restored() {
         mount.sh(
             "mkdir d && echo one > d/f && chmod 640 d/f && touch -d 2001-01-01 d/f && mkdir d/sub && echo s > d/sub/g",
         );
-        let first = mount.sh("setfattr -n user.s3.refresh -v 1 d && getfattr --only-values -n user.s3.version_id d/f");
+        let first = mount.sh("getfattr --only-values -n user.s3.version_id d/f");
         mount.sh("echo 'two, longer' > d/f && head -c 300000 /dev/zero > d/f && rm -r d/sub && echo x > 'd/a@b'");
         let old = format!("f@{first}");
         assert_eq!(mount.sh(&format!("cat 'd/{old}' && stat -c '%s %a' 'd/{old}'")), "one\n4 640\n");
@@ -157,5 +157,31 @@ fn an_archived_object_is_read_once_it_was_asked_for() {
         mount.sh("setfattr -n user.s3.restore -v 7 f");
         assert_eq!(mount.sh("cat f"), "old");
         assert!(mount.try_sh("setfattr -n user.s3.restore -v 7 f").1.contains("Invalid argument"), "it is at hand");
+    });
+}
+
+/// Two clients that write a name of a bucket with versions: who comes second is told, and what was written is kept
+/// beside the name, although Ceph heeds no condition there.
+#[test]
+fn a_lost_race_is_told_where_versions_are_kept() {
+    on(&[Kind::Rgw], "a_lost_race_is_told_where_versions_are_kept", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!("conn.get_bucket('{bucket}').configure_versioning(True)"));
+        let (ours, theirs) = (Mount::new(rig, Some(&bucket)), Mount::new(rig, Some(&bucket)));
+        ours.sh("echo first > f && echo second > f");
+        let there = theirs.path.display();
+        assert_eq!(theirs.sh("cat f"), "second\n");
+        ours.try_sh(&format!(
+            "exec 3>>f; exec 4>g; echo theirs > {there}/f; echo theirs > {there}/g; echo ours >&3; echo ours >&4"
+        ));
+        let told = "print([b.get_key(n).get_contents_as_string() for n in 'fg'], len([k for k in b.list() if 'conflict' in k.name]))";
+        let told = rig.boto(&format!("b = conn.get_bucket('{bucket}')\n{told}"));
+        assert_eq!(told.trim(), "[b'theirs\\n', b'theirs\\n'] 1", "{}", ours.log());
+        // What was appended to the first builds on bytes that nobody can read any more.
+        wait_for("the log", PATIENCE, || {
+            ours.log().contains("f: another client stored it meanwhile; what was written here is kept")
+        });
+        drop((ours, theirs));
+        assert!(purge(rig, &bucket, &["--yes"]).status.success());
     });
 }

@@ -132,6 +132,16 @@ impl Fs {
         }
     }
 
+    /// The id of a file's present version, where its bucket keeps versions: a write by this mount does not tell it.
+    pub(super) async fn present_version_id(&self, ino: Ino) -> Result<Option<String>> {
+        let Place::File(location) = self.place(ino)? else { return Ok(None) };
+        if !self.is_versioned(&location.bucket).await? {
+            return Ok(None);
+        }
+        self.settle_name(ino).await?;
+        Ok(self.head_at(&location).await?.version_id)
+    }
+
     async fn is_versioned(&self, bucket: &BucketName) -> Result<bool> {
         if let Some(known) = self.versions.bucket(bucket) {
             return Ok(known);

@@ -266,7 +266,10 @@ impl Fs {
         }
         let headers = self.known_headers(ino).await?.ok_or_else(none)?;
         match name {
-            "version_id" => of_object(|object| object.version_id.clone()),
+            "version_id" => match of_object(|object| object.version_id.clone()) {
+                Ok(id) => Ok(id),
+                Err(_) => self.present_version_id(ino).await?.ok_or_else(none),
+            },
             "storage_class" => match &headers.storage_class {
                 Some(class) => Ok(class.clone()),
                 None => of_object(|object| object.storage_class.clone().or_else(|| Some("STANDARD".to_owned()))),
