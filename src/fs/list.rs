@@ -69,7 +69,7 @@ impl Fs {
         let _held = self.tree.hold(directory);
         let step = self.step(directory)?;
         if self.tree.knowledge(directory) != Knowledge::Complete {
-            self.load(directory, Extent::All, step.as_ref()).await?;
+            self.load(directory, Extent::All, step.as_ref(), false).await?;
         }
         self.run_ahead(step);
         for (directory, name) in self.tree.take_unwanted() {
@@ -85,21 +85,22 @@ impl Fs {
         Ok(Arc::new(known?))
     }
 
-    /// Learns the first page of a directory, which is all of most directories.
-    pub(crate) async fn load_page(&self, directory: Ino) -> Result<()> {
-        self.load(directory, Extent::FirstPage, None).await
+    /// Learns the first page of a directory, which is all of most directories, for the sake of a name that is known
+    /// from before, or not.
+    pub(crate) async fn load_page(&self, directory: Ino, is_known: bool) -> Result<()> {
+        self.load(directory, Extent::FirstPage, None, is_known).await
     }
 
     /// Learns a directory. Many who ask at once cost one listing. While the store is away, a directory that was known
     /// before stays as it was.
-    async fn load(&self, directory: Ino, extent: Extent, step: Option<&Step>) -> Result<()> {
+    async fn load(&self, directory: Ino, extent: Extent, step: Option<&Step>, is_known: bool) -> Result<()> {
         let load = async {
             let enough = match self.tree.knowledge(directory) {
                 Knowledge::Complete => true,
                 Knowledge::Large => extent == Extent::FirstPage,
                 Knowledge::Outdated | Knowledge::Unknown => false,
             };
-            if enough { Ok(()) } else { self.load_now(directory, extent, step).await }
+            if enough { Ok(()) } else { self.load_now(directory, extent, step, is_known).await }
         };
         self.one_at_a_time(directory, load).await
     }
@@ -118,33 +119,46 @@ impl Fs {
         result
     }
 
-    async fn load_now(&self, directory: Ino, extent: Extent, step: Option<&Step>) -> Result<()> {
-        let outdated = self.tree.knowledge(directory) == Knowledge::Outdated;
-        let is_silent = |until: &Option<Instant>| until.is_some_and(|until| Instant::now() < until);
-        if outdated && is_silent(&self.silent_until.lock().expect("no panic under this lock")) {
-            return Ok(());
-        }
-        self.tree.begin_listing(directory);
+    async fn load_now(&self, directory: Ino, extent: Extent, step: Option<&Step>, is_known: bool) -> Result<()> {
+        let is_known = is_known || self.tree.knowledge(directory) == Knowledge::Outdated;
         let asked = async {
             match step {
                 Some(step) if self.is_brought(directory, step).await? => Ok(None),
                 _ => self.listing(directory, extent).await.map(Some),
             }
         };
-        let answer = if outdated { tokio::time::timeout(REFRESH_TIMEOUT, asked).await.ok() } else { Some(asked.await) };
-        let mut silent_until = None;
-        let (listing, result) = match answer {
+        self.tree.begin_listing(directory);
+        let (listing, result) = match self.unless_silent(directory, is_known, asked).await {
             Some(Ok(listing)) => (listing, Ok(())),
-            Some(Err(error)) if !(outdated && error.store_kind().is_some_and(Kind::is_transient)) => (None, Err(error)),
-            Some(Err(_)) | None => {
-                log::warn!("{}: the store does not answer; showing the names as last known", self.path(directory));
-                silent_until = Some(Instant::now() + SILENCE);
-                (None, Ok(()))
-            }
+            Some(Err(error)) => (None, Err(error)),
+            None => (None, Ok(())),
         };
-        *self.silent_until.lock().expect("no panic under this lock") = silent_until;
         self.tree.end_listing(directory, listing);
         result
+    }
+
+    /// What the store says about names of a directory. `None`: it is silent, and what is known from before has to do.
+    pub(super) async fn unless_silent<T>(
+        &self,
+        directory: Ino,
+        is_known: bool,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Option<Result<T>> {
+        let silent_until = || self.silent_until.lock().expect("no panic under this lock");
+        if !is_known {
+            return Some(asked.await);
+        }
+        if silent_until().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let answer = tokio::time::timeout(REFRESH_TIMEOUT, asked).await.ok();
+        let answer = answer
+            .filter(|answer| !answer.as_ref().is_err_and(|error| error.store_kind().is_some_and(Kind::is_transient)));
+        if answer.is_none() {
+            log::warn!("{}: the store does not answer; showing the names as last known", self.path(directory));
+        }
+        *silent_until() = answer.is_none().then(|| Instant::now() + SILENCE);
+        answer
     }
 
     async fn listing(&self, directory: Ino, extent: Extent) -> Result<Listing> {

@@ -118,7 +118,7 @@ impl Fs {
     async fn learn(&self, parent: Ino, name: &str) -> Result<Option<Entry>> {
         let place = self.directory_place(parent)?;
         if !self.is_large(parent) {
-            self.load_page(parent).await?;
+            self.load_page(parent, self.tree.child(parent, name).is_some()).await?;
         }
         match (self.tree.answer(parent, name), place) {
             (Answer::Found(entry), _) => Ok(Some(entry)),
@@ -153,23 +153,27 @@ impl Fs {
             keys_max: self.tree.names_wanted(parent, name),
             ..ListRequest::default()
         };
-        self.tree.begin_listing(parent);
-        let told = self.store.list(&bucket, &request).await.map(|page| {
+        let known = || self.tree.child(parent, name).and_then(|ino| self.tree.entry(ino));
+        let is_known = known().is_some() || self.tree.knowledge(parent) == Knowledge::Outdated;
+        let asked = async {
+            let page = self.store.list(&bucket, &request).await?;
             let ended = page.continuation.is_none();
             let mut names = Names::new(prefix.as_str());
             names.add(page);
-            names.into_span(name, ended)
-        });
-        let (told, failed) = match told {
-            Ok(told) => (Some(told), None),
-            Err(error) => (None, Some(error)),
+            Ok(names.into_span(name, ended))
+        };
+        self.tree.begin_listing(parent);
+        let (told, failed) = match self.unless_silent(parent, is_known, asked).await {
+            Some(Ok(told)) => (Some(told), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
         };
         let certain =
-            told.as_ref().is_some_and(|(span, names)| span.has(name) || names.iter().any(|(told, _)| told == name));
+            told.as_ref().is_none_or(|(span, names)| span.has(name) || names.iter().any(|(told, _)| told == name));
         self.tree.end_span(parent, told);
         match failed {
-            Some(error) => Err(error.into()),
-            None if certain => Ok(self.tree.child(parent, name).and_then(|ino| self.tree.entry(ino))),
+            Some(error) => Err(error),
+            None if certain => Ok(known()),
             None => self.probe(parent, name, bucket, prefix).await,
         }
     }
