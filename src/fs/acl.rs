@@ -136,6 +136,12 @@ impl Fs {
         state: &AclState,
         target: &AclTarget,
     ) -> Result<(Option<AclHeaders>, Option<Arc<Acl>>)> {
+        if let (AclState::Unknown, AclTarget::Object(location), Some(journal)) = (state, target, &self.journal)
+            && let Some(headers) = journal.riding_acl(location)
+        {
+            // The store could not tell before it has the object.
+            return Ok((headers, None));
+        }
         let acl = match state {
             AclState::Sent(headers) => return Ok((headers.clone(), None)),
             _ if self.profile.object_acl() == Some(false) => return Ok((self.created_acl(), None)),

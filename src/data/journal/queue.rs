@@ -40,6 +40,9 @@ pub(super) struct Op {
     pub(super) stored_bytes: Arc<AtomicU64>,
     /// Why it could not be carried out, and how often.
     pub(super) failure: Option<(String, u32)>,
+    /// Of those that are ready, the lowest goes first: what has failed lets others go before it, so that it cannot take
+    /// every turn, until somebody waits for it.
+    rank: u32,
     /// Whether the store refuses it for good: it is tried now and then, and nothing but its own name waits for it.
     pub(super) refused: bool,
 }
@@ -51,7 +54,8 @@ pub(super) struct Queue {
     /// Who touches a name, in order.
     names: BTreeMap<Location, VecDeque<u64>>,
     closes: BTreeSet<u64>,
-    ready: BTreeSet<u64>,
+    /// By rank, then in order.
+    ready: BTreeSet<(u32, u64)>,
     /// Ready but for what was closed before them.
     behind: BTreeSet<u64>,
     resting: BTreeSet<(Instant, u64)>,
@@ -83,7 +87,7 @@ impl Queue {
             self.closes.insert(order);
         }
         let (started, held, failure, refused) = (false, false, None, false);
-        let op = Op { record, started, tried, held, rests, stored_bytes: Arc::default(), failure, refused };
+        let op = Op { record, started, tried, held, rests, stored_bytes: Arc::default(), failure, rank: 0, refused };
         self.ops.insert(order, op);
         match rests {
             Some(until) => drop(self.resting.insert((until, order))),
@@ -166,25 +170,27 @@ impl Queue {
             self.resting.pop_first();
             self.rested(order);
         }
-        let order = *self.ready.iter().find(|order| self.ops.get(order).is_some_and(|op| !op.held))?;
+        let mut ready = self.ready.iter().map(|(_, order)| *order);
+        let order = ready.find(|order| self.ops.get(order).is_some_and(|op| !op.held))?;
         self.begin(order)
     }
 
     /// Further deletes in a bucket that may be carried out now: one in `share` of those that are ready, so that as many
     /// requests can go side by side. Some stores work off the keys of one request in turn.
     pub(super) fn start_deletes(&mut self, bucket: &BucketName, share: usize, count_max: usize) -> Vec<Arc<Record>> {
-        let is_delete = |order: &&u64| {
+        let is_delete = |order: &u64| {
             let op = self.ops.get(order);
             op.is_some_and(|op| !op.held && op.record.change == Change::Delete && op.record.to.bucket == *bucket)
         };
         let count = (self.ready.len() / share.max(1)).min(count_max);
-        let orders: Vec<u64> = self.ready.iter().filter(is_delete).take(count).copied().collect();
+        let ready = self.ready.iter().map(|(_, order)| *order);
+        let orders: Vec<u64> = ready.filter(is_delete).take(count).collect();
         orders.into_iter().filter_map(|order| self.begin(order)).collect()
     }
 
     fn begin(&mut self, order: u64) -> Option<Arc<Record>> {
-        self.ready.remove(&order);
         let op = self.ops.get_mut(&order)?;
+        self.ready.remove(&(op.rank, order));
         (op.started, op.tried) = (true, true);
         Some(op.record.clone())
     }
@@ -194,11 +200,21 @@ impl Queue {
         self.resting.first().map(|(until, _)| *until)
     }
 
-    /// Nothing rests any longer.
-    pub(super) fn wake(&mut self) {
-        for (_, order) in std::mem::take(&mut self.resting) {
-            self.rested(order);
+    /// Changes that are `wanted` rest no longer, and what has failed before goes before others.
+    pub(super) fn wake(&mut self, wanted: impl Fn(&Op) -> bool) {
+        for op in self.ops.values_mut().filter(|op| wanted(op)) {
+            let order = op.record.order;
+            if self.ready.remove(&(op.rank, order)) {
+                self.ready.insert((0, order));
+            }
+            op.rank = 0;
         }
+        let (woken, resting) = std::mem::take(&mut self.resting)
+            .into_iter()
+            .partition(|(_, order)| self.ops.get(order).is_some_and(&wanted));
+        self.resting = resting;
+        let woken: BTreeSet<(Instant, u64)> = woken;
+        woken.into_iter().for_each(|(_, order)| self.rested(order));
     }
 
     fn rested(&mut self, order: u64) {
@@ -212,7 +228,7 @@ impl Queue {
     pub(super) fn fail(&mut self, order: u64, reason: String, refused: bool, now: Instant) {
         let Some(op) = self.ops.get_mut(&order) else { return };
         let times = op.failure.as_ref().map_or(0, |(_, times)| *times) + 1;
-        (op.started, op.refused) = (false, refused);
+        (op.started, op.refused, op.rank) = (false, refused, times);
         op.failure = Some((reason, times));
         let rest = REST.saturating_mul(2u32.saturating_pow(times - 1)).min(REST_MAX);
         op.rests = Some(now + rest);
@@ -226,7 +242,7 @@ impl Queue {
     /// A change is carried out, or given up: what waited for it may go.
     pub(super) fn finish(&mut self, order: u64) -> Option<Arc<Record>> {
         let op = self.ops.remove(&order)?;
-        self.ready.remove(&order);
+        self.ready.remove(&(op.rank, order));
         self.behind.remove(&order);
         if let Some(until) = op.rests {
             self.resting.remove(&(until, order));
@@ -250,7 +266,8 @@ impl Queue {
             && self.closes.first().is_none_or(|close| *close >= first)
         {
             self.behind.pop_first();
-            self.ready.insert(first);
+            let rank = self.ops.get(&first).map_or(0, |op| op.rank);
+            self.ready.insert((rank, first));
         }
     }
 
@@ -271,7 +288,7 @@ impl Queue {
         let waits = op.record.after_closes && self.closes.first().is_some_and(|close| *close < order);
         match waits {
             true => self.behind.insert(order),
-            false => self.ready.insert(order),
+            false => self.ready.insert((op.rank, order)),
         };
     }
 }
@@ -346,7 +363,7 @@ mod tests {
         assert!(queue.start(now).is_none());
         assert_eq!(queue.start(now + LINGER).map(|record| record.order), Some(1));
         queue.push(close(2, "b"), now);
-        queue.wake();
+        queue.wake(|_| true);
         assert!(queue.start(now).is_some(), "whoever waits for it need not wait for that");
     }
 
@@ -358,10 +375,25 @@ mod tests {
         queue.fail(1, "no".to_owned(), false, Instant::now());
         assert_eq!(started(&mut queue), [0u64; 0]);
         assert!(queue.next_rest().is_some());
-        queue.wake();
+        queue.wake(|_| true);
         assert_eq!(started(&mut queue), [1]);
         queue.finish(1);
         assert_eq!(started(&mut queue), [2]);
+    }
+
+    /// However few turns there are, what fails takes none from what was not tried yet; what is waited for is next.
+    #[test]
+    fn a_failure_lets_others_go_before_it_until_it_is_waited_for() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        (1..=4).for_each(|order| queue.push_tried(close(order, &order.to_string())));
+        let turn = |queue: &mut Queue| {
+            let order = queue.start(now + REST_MAX).expect("one is ready").order;
+            queue.fail(order, "no".to_owned(), false, now);
+            order
+        };
+        assert_eq!([(); 5].map(|()| turn(&mut queue)), [1, 2, 3, 4, 1]);
+        queue.wake(|op| op.record.to == name("4"));
+        assert_eq!([(); 3].map(|()| turn(&mut queue)), [4, 2, 3]);
     }
 
     #[test]

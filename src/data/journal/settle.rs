@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::data::UploadState;
 use crate::error::{Error, Result};
-use crate::store::{self, Kind, Location};
+use crate::store::{self, AclHeaders, Kind, Location};
 
 use super::queue::Op;
 use super::{Inner, Journal};
@@ -48,6 +48,12 @@ impl Journal {
         self.inner.lock().queue.last(name).map(state_of)
     }
 
+    /// The ACL that a name has once it is stored, if that waits here: what rides on the request that stores it.
+    pub fn riding_acl(&self, name: &Location) -> Option<Option<AclHeaders>> {
+        let book = self.inner.lock();
+        book.queue.last(name)?.record.pending().map(|pending| pending.headers.acl.clone())
+    }
+
     /// Where the bytes of a name are that lost a race, if the name did in this mount.
     pub fn conflict(&self, name: &Location) -> Option<String> {
         self.inner.lock().conflicts.get(name).cloned()
@@ -71,7 +77,8 @@ impl Journal {
 
     /// Carries out all that is left, and tells how far it is; gives up when nothing was carried out for so long.
     pub async fn drain(&self, silence_max: Duration, mut report: impl FnMut(Progress)) {
-        self.inner.wake();
+        self.inner.lock().queue.wake(|_| true);
+        self.inner.kick.notify_one();
         let mut changed = self.inner.changed.subscribe();
         let (mut fewest, mut until) = (usize::MAX, Instant::now() + silence_max);
         loop {
@@ -93,8 +100,17 @@ impl Journal {
 }
 
 impl Inner {
-    fn wake(&self) {
-        self.lock().queue.wake();
+    /// Names that are wanted, and what they wait for, rest no longer.
+    fn wake_what_holds_back(&self, last: u64, wanted: &impl Fn(&Location) -> bool) {
+        let mut book = self.lock();
+        let behind = book.queue.iter().filter(|op| op.record.after_closes && wanted(&op.record.to));
+        let behind = behind.map(|op| op.record.order).filter(|order| *order < last).last();
+        book.queue.wake(|op| {
+            let order = op.record.order;
+            let before = op.record.is_close() && behind.is_some_and(|behind| order < behind);
+            before || order < last && op.record.names().into_iter().any(wanted)
+        });
+        drop(book);
         self.kick.notify_one();
     }
 
@@ -120,6 +136,7 @@ impl Inner {
         let mut failed_before: Option<HashMap<u64, u32>> = None;
         // Only what was there at the beginning: a busy mount would be waited for without an end.
         let last = self.lock().next_order;
+        self.wake_what_holds_back(last, &wanted);
         loop {
             {
                 let book = self.lock();
@@ -141,7 +158,6 @@ impl Inner {
                     return Err(failure(book.queue.iter().find(|op| op.record.order == *order)));
                 }
             }
-            self.wake();
             // The sender is ours.
             let _ = changed.changed().await;
         }
