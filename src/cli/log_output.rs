@@ -14,7 +14,7 @@ pub(super) fn start(told: &str, in_background: bool) -> Result<(), String> {
     let (filter, file) = split(told)?;
     let mut builder = Builder::new();
     // What fuser does not offer it says at every call; the kernel knows what to do then.
-    builder.filter_module("fuser", LevelFilter::Error).parse_filters(filter);
+    builder.filter_module("fuser", LevelFilter::Error).parse_filters(filter).format_timestamp_millis();
     if let Some(path) = file {
         let opened = config::absolute(&path).and_then(|path| folders::open_log(&path));
         let file =

@@ -1,6 +1,7 @@
 //! The one budget of memory: whoever holds bytes claims them here first, waits if there are none, and gives them back
 //! by dropping the claim. Too little memory makes dreamfs slower, never wrong.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,6 +36,16 @@ pub struct Budget {
     pages: Arc<Semaphore>,
     pages_max: u32,
     shrink: Arc<OnceLock<Shrink>>,
+    waiting: Arc<AtomicU64>,
+}
+
+/// Counts somebody who waits, as long as it lives.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Bytes that are held; given back when dropped.
@@ -55,7 +66,12 @@ impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes_max: u64) -> Self {
         let pages_max = u32::try_from(bytes_max.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX).max(1);
-        Budget { pages: Arc::new(Semaphore::new(pages_max as usize)), pages_max, shrink: Arc::default() }
+        Budget {
+            pages: Arc::new(Semaphore::new(pages_max as usize)),
+            pages_max,
+            shrink: Arc::default(),
+            waiting: Arc::default(),
+        }
     }
 
     /// Sets who gives memory back when it runs out. Once.
@@ -89,6 +105,8 @@ impl Budget {
         if let Some(claim) = self.claim_now(bytes, Need::Waiting) {
             return claim;
         }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
         let waiting = self.pages.clone().acquire_many_owned(self.pages(bytes));
         tokio::pin!(waiting);
         loop {
@@ -98,6 +116,11 @@ impl Budget {
             }
             self.shrink.get().iter().for_each(|shrink| shrink(bytes, Need::Waiting));
         }
+    }
+
+    /// Whether somebody waits for bytes.
+    pub fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Bytes that are claimed now.

@@ -1,101 +1,225 @@
 //! Buffers for blocks, used again and again: a fresh one costs a page fault for each of its pages, which takes longer
-//! than filling it from the network.
+//! than filling it from the network. A spare one keeps its claim on the budget, and goes when somebody else wants that.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
-use super::budget::Claim;
+use super::budget::{Budget, Claim};
 
 /// The size of a buffer that is kept for the next user. Others come from the allocator and go back to it.
 pub const BUFFER_BYTES: usize = 1 << 20;
 
-/// The part of the memory that spare buffers may take besides it.
+/// The part of the memory that spare buffers may take while nobody reads forward.
 const SPARE_SHARE: u64 = 16;
 
 /// The spare buffers. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Buffers {
-    spare: Arc<Mutex<Vec<Vec<u8>>>>,
-    spare_max: usize,
+    budget: Budget,
+    spare: Arc<Mutex<Vec<Room>>>,
+    /// Files that are read forward now: they need buffers all the time.
+    readers: Arc<AtomicU64>,
+}
+
+/// Memory for so many bytes that is claimed, and taken from the allocator when the first byte comes.
+#[derive(Debug)]
+pub struct Room {
+    length: usize,
+    bytes: Vec<u8>,
+    _claim: Claim,
 }
 
 /// Bytes together with the memory that is claimed for them.
 struct Held {
-    bytes: Vec<u8>,
+    room: Option<Room>,
     buffers: Buffers,
-    _claim: Claim,
 }
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.room.as_ref().expect("there until it is dropped").bytes
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.buffers.give_back(std::mem::take(&mut self.bytes));
+        if let Some(room) = self.room.take() {
+            self.buffers.give_back(room);
+        }
+    }
+}
+
+impl Room {
+    /// The bytes so far.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        self.bytes.reserve_exact(self.length - self.bytes.len());
+        &mut self.bytes
     }
 }
 
 impl Buffers {
-    /// None yet; in time as many as go with so much memory for content.
-    pub fn new(memory_bytes_max: u64) -> Self {
-        let spare_max = (memory_bytes_max / SPARE_SHARE) as usize / BUFFER_BYTES;
-        Buffers { spare: Arc::default(), spare_max }
+    /// None yet. Their memory is claimed from `budget`.
+    pub fn new(budget: Budget) -> Self {
+        Buffers { budget, spare: Arc::default(), readers: Arc::default() }
     }
 
-    /// An empty buffer with room for exactly so many bytes.
-    pub fn take(&self, length: usize) -> Vec<u8> {
-        let spare = (length == BUFFER_BYTES).then(|| self.spare.lock().expect("no panic under this lock").pop());
-        spare.flatten().unwrap_or_else(|| Vec::with_capacity(length))
+    fn spare(&self) -> MutexGuard<'_, Vec<Room>> {
+        self.spare.lock().expect("no panic under this lock")
     }
 
-    /// Keeps a buffer for the next user, if it is of the size that is kept and there are not enough yet.
-    pub fn give_back(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() == BUFFER_BYTES {
-            buffer.clear();
-            let mut spare = self.spare.lock().expect("no panic under this lock");
-            if spare.len() < self.spare_max {
-                spare.push(buffer);
+    /// Files that are read forward now.
+    pub fn readers(&self) -> u64 {
+        self.readers.load(Ordering::Relaxed)
+    }
+
+    /// One more file is read forward.
+    pub fn add_reader(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One file is not read forward any more. With the last one spare buffers go.
+    pub fn remove_reader(&self) {
+        if self.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.release(u64::MAX);
+        }
+    }
+
+    /// How many buffers may be spare.
+    fn spare_max(&self) -> usize {
+        match self.readers() {
+            0 => (self.budget.bytes_max() / SPARE_SHARE) as usize / BUFFER_BYTES,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Gives spare buffers of about so many bytes back, if there are such; answers how many bytes.
+    pub fn release(&self, bytes: u64) -> u64 {
+        let count = usize::try_from(bytes.div_ceil(BUFFER_BYTES as u64)).unwrap_or(usize::MAX);
+        let gone = {
+            let mut spare = self.spare();
+            let rest = spare.len().saturating_sub(count);
+            spare.split_off(rest)
+        };
+        (gone.len() * BUFFER_BYTES) as u64
+    }
+
+    fn spare_room(&self, length: u64) -> Option<Room> {
+        if length == BUFFER_BYTES as u64 { self.spare().pop() } else { None }
+    }
+
+    fn fresh_room(length: u64, claim: Claim) -> Room {
+        Room { length: length as usize, bytes: Vec::new(), _claim: claim }
+    }
+
+    /// Room for so many bytes if there is any left, after asking the cache to give back what has served.
+    pub fn try_room(&self, length: u64) -> Option<Room> {
+        self.spare_room(length).or_else(|| Some(Self::fresh_room(length, self.budget.try_claim(length)?)))
+    }
+
+    /// Room for each of these lengths, waiting for all of it: whoever waits holds nothing that others wait for, but
+    /// spare buffers.
+    pub async fn rooms(&self, lengths: impl Iterator<Item = u64> + Send) -> Vec<Room> {
+        let lengths: Vec<u64> = lengths.collect();
+        let mut rooms: Vec<Option<Room>> = lengths.iter().map(|length| self.spare_room(*length)).collect();
+        let missing = || rooms.iter().zip(&lengths).filter(|(room, _)| room.is_none()).map(|(_, length)| *length);
+        let missing_bytes = missing().sum();
+        if missing_bytes > 0 {
+            let mut claim = self.budget.claim(missing_bytes).await;
+            for (room, length) in rooms.iter_mut().zip(lengths).filter(|(room, _)| room.is_none()) {
+                *room = Some(Self::fresh_room(length, claim.split(length)));
+            }
+        }
+        rooms.into_iter().flatten().collect()
+    }
+
+    /// Room for so many bytes, waiting for it.
+    pub async fn room(&self, length: u64) -> Room {
+        match self.spare_room(length) {
+            Some(room) => room,
+            None => Self::fresh_room(length, self.budget.claim(length).await),
+        }
+    }
+
+    /// Keeps a buffer for the next user, if it is of the size that is kept, there are not enough yet, and nobody waits
+    /// for the memory.
+    pub fn give_back(&self, mut room: Room) {
+        if room.bytes.capacity() == BUFFER_BYTES && !self.budget.is_short() {
+            room.bytes.clear();
+            let mut spare = self.spare();
+            if spare.len() < self.spare_max() {
+                spare.push(room);
             }
         }
     }
 
-    /// A filled buffer as bytes. Their last user gives both the buffer and the claim back.
-    pub fn hold(&self, bytes: Vec<u8>, claim: Claim) -> Bytes {
-        Bytes::from_owner(Held { bytes, buffers: self.clone(), _claim: claim })
+    /// What a room was filled with. The last user gives the memory back.
+    pub fn hold(&self, room: Room) -> Bytes {
+        Bytes::from_owner(Held { room: Some(room), buffers: self.clone() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::budget::Budget;
 
-    #[test]
-    fn a_buffer_and_its_claim_come_back_with_the_last_user() {
-        let (budget, buffers) = (Budget::new(16 << 20), Buffers::new(16 << 20));
-        let claim = budget.try_claim(BUFFER_BYTES as u64).expect("room");
-        let mut buffer = buffers.take(BUFFER_BYTES);
-        let place = buffer.as_ptr();
-        buffer.resize(BUFFER_BYTES, 7);
-        let bytes = buffers.hold(buffer, claim);
+    const BUFFER: u64 = BUFFER_BYTES as u64;
+
+    #[tokio::test]
+    async fn a_buffer_comes_back_with_its_last_user_and_is_used_again() {
+        let budget = Budget::new(16 << 20);
+        let buffers = Buffers::new(budget.clone());
+        let mut room = buffers.room(BUFFER).await;
+        room.bytes_mut().resize(BUFFER_BYTES, 7);
+        let place = room.bytes.as_ptr();
+        let bytes = buffers.hold(room);
         let slice = bytes.slice(5..10);
         drop(bytes);
-        assert_eq!((slice.as_ref(), budget.used_bytes()), ([7; 5].as_slice(), BUFFER_BYTES as u64));
+        assert_eq!((slice.as_ref(), budget.used_bytes()), ([7; 5].as_slice(), BUFFER));
         drop(slice);
-        assert_eq!(budget.used_bytes(), 0);
-        let again = buffers.take(BUFFER_BYTES);
-        assert!(again.is_empty() && again.as_ptr() == place);
+        assert_eq!(budget.used_bytes(), BUFFER, "it is kept with its claim");
+        let mut again = buffers.rooms([BUFFER, 100].into_iter()).await;
+        assert!(again[0].bytes_mut().is_empty() && again[0].bytes.as_ptr() == place);
+        drop(again);
+        assert_eq!(budget.used_bytes(), 0, "what was never filled is not kept");
     }
 
-    #[test]
-    fn no_more_are_kept_than_are_worth_it() {
-        let buffers = Buffers::new(64 << 20);
-        (0..9).for_each(|_| buffers.give_back(Vec::with_capacity(BUFFER_BYTES)));
-        buffers.give_back(Vec::with_capacity(100));
-        assert_eq!(buffers.spare.lock().expect("unpoisoned").len(), 4);
+    fn filled(buffers: &Buffers, length: u64) -> Room {
+        let mut room = buffers.try_room(length).expect("room");
+        room.bytes_mut().push(0);
+        room
+    }
+
+    #[tokio::test]
+    async fn spare_ones_go_when_memory_is_wanted_and_when_the_readers_have_gone() {
+        let budget = Budget::new(64 << 20);
+        let buffers = Buffers::new(budget.clone());
+        let give_back = |count| {
+            let rooms: Vec<Room> =
+                (0..count).map(|_| filled(&buffers, BUFFER)).chain([filled(&buffers, 100)]).collect();
+            rooms.into_iter().for_each(|room| buffers.give_back(room));
+        };
+        give_back(9);
+        assert_eq!(budget.used_bytes(), 4 * BUFFER, "few are kept where nobody reads");
+        buffers.add_reader();
+        give_back(9);
+        assert_eq!(budget.used_bytes(), 9 * BUFFER);
+        assert_eq!((buffers.release(BUFFER + 1), budget.used_bytes()), (2 * BUFFER, 7 * BUFFER));
+        buffers.remove_reader();
+        assert_eq!(budget.used_bytes(), 0);
+        buffers.add_reader();
+        let room = filled(&buffers, BUFFER);
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.claim(64 << 20).await }
+        });
+        tokio::task::yield_now().await;
+        buffers.give_back(room);
+        assert_eq!(
+            waiting.await.map(|_| ()).map_err(|error| error.to_string()),
+            Ok(()),
+            "nobody keeps what is waited for"
+        );
     }
 }

@@ -104,8 +104,6 @@ pub(super) struct Inner {
     pub(super) runtime: Handle,
     blocks: Mutex<Blocks<Block>>,
     tails: Tails,
-    /// Files that are read forward now: they share the memory.
-    readers: AtomicU64,
     /// How far the kernel reads ahead on its own.
     kernel_ahead_bytes: AtomicU64,
 }
@@ -121,7 +119,7 @@ pub struct ReaderPlace(Cache);
 
 impl Drop for ReaderPlace {
     fn drop(&mut self) {
-        self.0.inner.readers.fetch_sub(1, Ordering::Relaxed);
+        self.0.inner.buffers.remove_reader();
     }
 }
 
@@ -133,13 +131,12 @@ impl Cache {
             budget: budget.clone(),
             counters: Counters::default(),
             pace: Mutex::default(),
-            buffers: Buffers::new(budget.bytes_max()),
+            buffers: Buffers::new(budget.clone()),
             disk,
             tracker,
             runtime: Handle::current(),
             blocks: Mutex::default(),
             tails: Tails::new(budget.bytes_max()),
-            readers: AtomicU64::new(0),
             kernel_ahead_bytes: AtomicU64::new(KERNEL_AHEAD_BYTES),
         });
         let shrinking = Arc::downgrade(&inner);
@@ -167,14 +164,18 @@ impl Cache {
 
     /// Counts a forward reader for as long as the place is kept.
     pub fn take_place(&self) -> ReaderPlace {
-        self.inner.readers.fetch_add(1, Ordering::Relaxed);
+        self.inner.buffers.add_reader();
         ReaderPlace(self.clone())
+    }
+
+    /// Files that are read forward now, at least one.
+    pub(super) fn readers(&self) -> u64 {
+        self.inner.buffers.readers().max(1)
     }
 
     /// The window that one reader may have.
     pub fn window_bytes_max(&self) -> u64 {
-        let readers = self.inner.readers.load(Ordering::Relaxed).max(1);
-        let share = self.inner.budget.bytes_max() * WINDOWS_SHARE.0 / WINDOWS_SHARE.1 / readers;
+        let share = self.inner.budget.bytes_max() * WINDOWS_SHARE.0 / WINDOWS_SHARE.1 / self.readers();
         self.pace().window_bytes_max().min(share)
     }
 
@@ -200,8 +201,8 @@ impl Cache {
         if length == 0 || length > BLOCK_BYTES || length != stored.version.size_bytes {
             return;
         }
-        if let Some(claim) = self.inner.budget.try_claim(length) {
-            let block = Block::new(BlockState::Here(self.inner.buffers.hold(bytes.to_vec(), claim)));
+        if let Some(bytes) = self.try_hold(bytes) {
+            let block = Block::new(BlockState::Here(bytes));
             self.blocks().insert(stored.id, 0..length, block);
         }
         self.inner.tails.keep(&stored.version, bytes, &self.inner.budget);
@@ -220,11 +221,7 @@ impl Cache {
         let size_bytes = stored.version.size_bytes;
         let first = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { OPEN_BYTES };
         let first = self.in_chunks(stored, 0..first);
-        if let Some(disk) = &self.inner.disk
-            && disk.recorded(&stored.version, 0..1).await == [true]
-        {
-            let (cache, whole) = (self.clone(), stored.clone());
-            self.inner.tracker.spawn(async move { cache.find_whole(&whole).await });
+        if self.is_on_disk(stored).await {
             return self.validate(stored).await;
         }
         let (head, told) = oneshot::channel();
@@ -234,6 +231,17 @@ impl Cache {
         }
         // Somebody else fetches it already: the head of that fetch was theirs.
         self.validate(stored).await
+    }
+
+    /// Whether a version's beginning is on disk; where it is, all of it is looked for there.
+    pub async fn is_on_disk(&self, stored: &Arc<Stored>) -> bool {
+        let Some(disk) = &self.inner.disk else { return false };
+        let recorded = disk.recorded(&stored.version, 0..1).await == [true];
+        if recorded {
+            let (cache, stored) = (self.clone(), stored.clone());
+            self.inner.tracker.spawn(async move { cache.find_whole(&stored).await });
+        }
+        recorded
     }
 
     /// Asks whether a version is the present one.
@@ -329,10 +337,13 @@ impl Cache {
 
     /// A copy of bytes, in memory that is used again and again where there is some.
     pub fn hold(&self, bytes: &[u8]) -> Bytes {
-        let Some(claim) = self.inner.budget.try_claim(bytes.len() as u64) else { return Bytes::copy_from_slice(bytes) };
-        let mut buffer = self.inner.buffers.take(bytes.len());
-        buffer.extend_from_slice(bytes);
-        self.inner.buffers.hold(buffer, claim)
+        self.try_hold(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes))
+    }
+
+    fn try_hold(&self, bytes: &[u8]) -> Option<Bytes> {
+        let mut room = self.inner.buffers.try_room(bytes.len() as u64)?;
+        room.bytes_mut().extend_from_slice(bytes);
+        Some(self.inner.buffers.hold(room))
     }
 
     /// All of a version is about to be read through: its blocks stay from now on, if there is room for them.
@@ -355,9 +366,15 @@ impl Cache {
 
 impl Inner {
     fn shrink(&self, bytes: u64, need: Need) {
+        if self.buffers.release(bytes) >= bytes {
+            return;
+        }
         let may = |block: &Block| block.is_idle() && (need == Need::Waiting || block.was_read());
         let gone = self.blocks.lock().expect("no panic under this lock").evict(bytes, may);
         let unread = gone.iter().filter(|(_, block)| !block.was_read());
         self.counters.wasted_bytes.fetch_add(unread.map(|(length, _)| length).sum(), Ordering::Relaxed);
+        // What was given back may have become spare buffers.
+        drop(gone);
+        self.buffers.release(bytes);
     }
 }

@@ -20,8 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::error::{Error, Meaning, Result};
 use crate::store::{GetOptions, ObjectHead};
 
-use super::budget::Claim;
-use super::buffers::BUFFER_BYTES;
+use super::buffers::{BUFFER_BYTES, Room};
 use super::cache::{Block, BlockState, Cache};
 use super::{Stored, version_error};
 
@@ -35,8 +34,7 @@ type Head = Option<oneshot::Sender<Result<ObjectHead>>>;
 struct Filling {
     range: Range<u64>,
     block: Arc<Block>,
-    claim: Option<Claim>,
-    bytes: Vec<u8>,
+    room: Room,
 }
 
 /// One GET. Dropped before its end, it fails what is left.
@@ -53,9 +51,9 @@ impl Fetch {
         cache: Cache,
         stored: Arc<Stored>,
         missing: Range<u64>,
-        blocks: Vec<(Range<u64>, Arc<Block>, Claim)>,
+        blocks: Vec<(Range<u64>, Arc<Block>, Room)>,
     ) -> Self {
-        let filling = |(range, block, claim)| Filling { range, block, claim: Some(claim), bytes: Vec::new() };
+        let filling = |(range, block, room)| Filling { range, block, room };
         Fetch { cache, stored, missing, blocks: blocks.into_iter().map(filling).collect() }
     }
 
@@ -170,16 +168,12 @@ impl Fetch {
         while let Some(filling) = self.blocks.front_mut().filter(|_| !bytes.is_empty()) {
             let wanted = (filling.range.end - self.missing.start) as usize;
             let taken = bytes.split_to(wanted.min(bytes.len()));
-            if filling.bytes.capacity() == 0 {
-                let length = (filling.range.end - filling.range.start) as usize;
-                filling.bytes = self.cache.inner.buffers.take(length);
-            }
-            filling.bytes.extend_from_slice(&taken);
+            filling.room.bytes_mut().extend_from_slice(&taken);
             self.missing.start += taken.len() as u64;
             if taken.len() == wanted
-                && let Some(Filling { range, block, claim: Some(claim), bytes }) = self.blocks.pop_front()
+                && let Some(Filling { range, block, room }) = self.blocks.pop_front()
             {
-                let bytes = self.cache.inner.buffers.hold(bytes, claim);
+                let bytes = self.cache.inner.buffers.hold(room);
                 if origin == Origin::Store {
                     self.keep(&range, &bytes);
                 }

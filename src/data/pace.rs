@@ -12,7 +12,7 @@ const DELAY_PER_CONNECTION: Duration = Duration::from_millis(1);
 
 /// Bytes of one GET of a window. A store needs a millisecond and more for each, whatever its length, and most of that
 /// is its processor's: the longest is what makes their number cost little.
-const PART_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=8 << 20;
+const PART_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=8 << 20;
 
 /// GETs after which the shortest delay is looked for anew: the way to the store may have become longer.
 const DELAY_MEMORY: u32 = 256;
@@ -75,22 +75,22 @@ impl Pace {
         bytes == 0 || (bytes as f64) < usual / SLOW_FACTOR
     }
 
-    /// GETs of one window at once.
-    pub fn connections(&self) -> u64 {
+    /// GETs of one window at once, where so many readers share the way to the store.
+    pub fn connections(&self, readers: u64) -> u64 {
         let hidden = self.delay.as_secs_f64() / DELAY_PER_CONNECTION.as_secs_f64();
-        (CONNECTIONS.start() + hidden as u64).min(*CONNECTIONS.end())
+        let together = (CONNECTIONS.start() + hidden as u64).min(*CONNECTIONS.end());
+        (together / readers.max(1)).max(*CONNECTIONS.start())
     }
 
-    /// Bytes of one GET of a window of this size, in whole blocks where it is one or more.
-    pub fn part_bytes(&self, window_bytes: u64) -> u64 {
-        let part_bytes = (window_bytes / self.connections()).clamp(*PART_BYTES.start(), *PART_BYTES.end());
-        let unit = if part_bytes >= 1 << 20 { 1 << 20 } else { *PART_BYTES.start() };
-        part_bytes / unit * unit
+    /// Bytes of one GET of a window of this size, in whole blocks.
+    pub fn part_bytes(&self, window_bytes: u64, readers: u64) -> u64 {
+        let part_bytes = (window_bytes / self.connections(readers)).clamp(*PART_BYTES.start(), *PART_BYTES.end());
+        part_bytes / PART_BYTES.start() * PART_BYTES.start()
     }
 
     /// The window beyond which more would bring nothing: every GET at once, and each as large as any.
     pub fn window_bytes_max(&self) -> u64 {
-        PART_BYTES.end() * self.connections()
+        PART_BYTES.end() * self.connections(1)
     }
 
     /// Whether a file is better brought in whole: its readers have waited longer for single pieces than all of it
@@ -121,10 +121,11 @@ mod tests {
     #[test]
     fn a_distant_store_gets_more_and_larger_requests() {
         let (near, far) = (measured(0, 500_000_000), measured(20, 90_000_000));
-        assert_eq!((near.connections(), far.connections()), (4, 16));
-        assert_eq!((near.part_bytes(64 * MIB), far.part_bytes(64 * MIB)), (8 * MIB, 4 * MIB));
+        assert_eq!((near.connections(1), far.connections(1), far.connections(3)), (4, 16, 5));
+        assert_eq!((near.part_bytes(64 * MIB, 1), far.part_bytes(64 * MIB, 1)), (8 * MIB, 4 * MIB));
+        assert_eq!(far.part_bytes(48 * MIB, 4), 8 * MIB, "readers at once need fewer and longer ones each");
         assert_eq!((near.window_bytes_max(), far.window_bytes_max()), (32 * MIB, 128 * MIB));
-        assert_eq!(far.part_bytes(0), 256 << 10);
+        assert_eq!(far.part_bytes(0, 1), MIB);
     }
 
     #[test]

@@ -72,6 +72,12 @@ impl File {
         Some(async move { cache.warm(&stored).await })
     }
 
+    /// Whether the file's version is in the disk cache, as far as its beginning tells.
+    pub async fn is_on_disk(&self) -> bool {
+        let Some(stored) = self.lock().base.clone() else { return false };
+        self.data.inner.cache.is_on_disk(&stored).await
+    }
+
     /// Bytes from an offset, if they are here in one piece; fewer only at the end of the file. Does not wait.
     pub fn read_ready(&self, offset: u64, length: usize) -> Option<Bytes> {
         let cache = &self.data.inner.cache;

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::store::ObjectHead;
 
 use super::Stored;
-use super::budget::Claim;
+use super::buffers::Room;
 use super::cache::{BLOCK_BYTES, Block, BlockState, Cache};
 use super::fetch::Fetch;
 
@@ -35,10 +35,9 @@ impl Cache {
             let part_bytes = self.part_bytes(end.saturating_sub(gap.start));
             let part = gap.start..gap.end.min(needed.end.max(gap.start + part_bytes));
             let (must, rest): (Vec<_>, Vec<_>) = cut(&part).partition(|block| block.start < needed.end);
-            let mut claim = self.inner.budget.claim(must.iter().map(|block| block.end - block.start).sum()).await;
-            let mut claims: Vec<Claim> = must.iter().map(|block| claim.split(block.end - block.start)).collect();
-            claims.extend(rest.iter().map_while(|block| self.inner.budget.try_claim(block.end - block.start)));
-            let blocks = must.into_iter().chain(rest).zip(claims).collect();
+            let mut rooms = self.inner.buffers.rooms(must.iter().map(|block| block.end - block.start)).await;
+            rooms.extend(rest.iter().map_while(|block| self.inner.buffers.try_room(block.end - block.start)));
+            let blocks = must.into_iter().chain(rest).zip(rooms).collect();
             // Somebody else may have come while we waited for memory: then we look again.
             if self.start(stored, blocks, &mut head) && needed.end <= part.end {
                 break;
@@ -66,8 +65,8 @@ impl Cache {
                 }
                 let blocks: Vec<_> = cut(&part)
                     .map_while(|block| {
-                        let claim = self.inner.budget.try_claim(block.end - block.start)?;
-                        Some((block, claim))
+                        let room = self.inner.buffers.try_room(block.end - block.start)?;
+                        Some((block, room))
                     })
                     .collect();
                 let Some((last, _)) = blocks.last() else { return };
@@ -79,7 +78,7 @@ impl Cache {
 
     /// Bytes of one GET of a window of this size.
     fn part_bytes(&self, window_bytes: u64) -> u64 {
-        let part_bytes = self.pace().part_bytes(window_bytes);
+        let part_bytes = self.pace().part_bytes(window_bytes, self.readers());
         if self.inner.disk.is_some() { part_bytes.max(BLOCK_BYTES) } else { part_bytes }
     }
 
@@ -96,7 +95,7 @@ impl Cache {
     fn start(
         &self,
         stored: &Arc<Stored>,
-        coming: Vec<(Range<u64>, Claim)>,
+        coming: Vec<(Range<u64>, Room)>,
         head: &mut Option<oneshot::Sender<Result<ObjectHead>>>,
     ) -> bool {
         let (Some((first, _)), Some((last, _))) = (coming.first(), coming.last()) else { return false };
@@ -105,10 +104,10 @@ impl Cache {
         if blocks.gaps(stored.id, &part) != std::slice::from_ref(&part) {
             return false;
         }
-        let coming = coming.into_iter().map(|(range, claim)| {
+        let coming = coming.into_iter().map(|(range, room)| {
             let block = Block::new(BlockState::Coming);
             blocks.insert(stored.id, range.clone(), block.clone());
-            (range, block, claim)
+            (range, block, room)
         });
         let fetch = Fetch::new(self.clone(), stored.clone(), part, coming.collect());
         drop(blocks);

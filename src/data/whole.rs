@@ -63,15 +63,15 @@ impl Cache {
     pub(super) fn whole_ready(&self, stored: &Stored, range: &Range<u64>) -> Option<Bytes> {
         let file = stored.whole.get()?;
         let length = range.end - range.start;
-        let claim = self.inner.budget.try_claim(length)?;
-        let mut bytes = self.inner.buffers.take(length as usize);
+        let mut room = self.inner.buffers.try_room(length)?;
+        let bytes = room.bytes_mut();
         bytes.resize(length as usize, 0);
-        let read = preadv2(file, &mut [IoSliceMut::new(&mut bytes)], range.start, ReadWriteFlags::NOWAIT);
+        let read = preadv2(file, &mut [IoSliceMut::new(bytes)], range.start, ReadWriteFlags::NOWAIT);
         // An error says that the disk would have to be asked, or cannot be asked like that: then one of us waits for it.
         if read.is_ok_and(|read| read as u64 == length) {
-            return Some(self.inner.buffers.hold(bytes, claim));
+            return Some(self.inner.buffers.hold(room));
         }
-        self.inner.buffers.give_back(bytes);
+        self.inner.buffers.give_back(room);
         None
     }
 
@@ -79,16 +79,15 @@ impl Cache {
     pub(super) async fn read_whole(&self, stored: &Arc<Stored>, range: &Range<u64>) -> Option<Bytes> {
         stored.whole.get()?;
         let length = range.end - range.start;
-        let claim = self.inner.budget.claim(length).await;
-        let mut bytes = self.inner.buffers.take(length as usize);
-        bytes.resize(length as usize, 0);
+        let mut room = self.inner.buffers.room(length).await;
+        room.bytes_mut().resize(length as usize, 0);
         let (stored, start) = (stored.clone(), range.start);
         let work = move || {
             let file: &File = stored.whole.get().expect("set once and never taken back");
-            file.read_exact_at(&mut bytes, start).map(|()| bytes)
+            file.read_exact_at(room.bytes_mut(), start).map(|()| room)
         };
         match off_worker(work).await {
-            Ok(bytes) => Some(self.inner.buffers.hold(bytes, claim)),
+            Ok(room) => Some(self.inner.buffers.hold(room)),
             Err(error) => {
                 log::debug!("a file of the disk cache cannot be read: {error}");
                 None

@@ -126,15 +126,19 @@ impl Fs {
         kept || unsaved
     }
 
-    /// Whether the kernel may have pages of the file's version, and the store said lately that it is the present one:
-    /// then an open costs nothing.
-    fn is_trusted(&self, file: &OpenFile) -> bool {
+    /// Whether the file's version lies on this machine, in the kernel's pages or on disk, and the store said lately that
+    /// it is the present one: then an open costs nothing.
+    async fn is_trusted(&self, file: &OpenFile) -> bool {
         let Some(version) = file.bytes.version() else { return false };
         let kept = self.tree.read(file.ino, |inode| {
             let present = inode.object.as_ref().map(|object| &object.etag);
-            present == Some(&version.etag) && inode.pages.as_ref() == present
+            (present == Some(&version.etag)).then(|| inode.pages.as_ref() == present)
         });
-        kept == Some(true) && self.tree.entry(file.ino).is_some_and(|entry| !entry.ttl.is_zero())
+        let believed = self.tree.entry(file.ino).is_some_and(|entry| !entry.ttl.is_zero());
+        match kept.flatten() {
+            Some(in_pages) if believed => in_pages || file.bytes.is_on_disk().await,
+            _ => false,
+        }
     }
 
     /// Asks whether the file's version is still the one in the store. If not, the tree learns what is there now and
@@ -142,7 +146,7 @@ impl Fs {
     async fn validate(&self, file: &OpenFile) -> Result<()> {
         let shared = self.tree.read(file.ino, |inode| inode.handles() > 0 && !inode.is_detached()).unwrap_or(false);
         // Bytes that the kernel has need not be fetched again, only to learn that they are right.
-        let warmed = if self.is_trusted(file) { Ok(None) } else { file.bytes.warm().await };
+        let warmed = if self.is_trusted(file).await { Ok(None) } else { file.bytes.warm().await };
         let fresh = match warmed {
             Ok(Some(head)) => Ok(head),
             Ok(None) if !shared => return Ok(()),

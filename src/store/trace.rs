@@ -139,6 +139,19 @@ impl Trace {
     }
 }
 
+/// What a GET asks for, as a log line names it.
+struct Wanted<'a> {
+    location: &'a Location,
+    options: &'a GetOptions,
+}
+
+impl fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.location)?;
+        self.options.range.as_ref().map_or(Ok(()), |range| write!(f, " [{}..{}]", range.start, range.end))
+    }
+}
+
 /// A body whose bytes are counted as they pass.
 struct CountedBody {
     body: Body,
@@ -191,7 +204,8 @@ impl Store for Trace {
     }
 
     async fn get(&self, location: &Location, options: &GetOptions) -> Result<ObjectBody> {
-        let answer = self.traced(op::GET_OBJECT, location, 0, self.inner.get(location, options)).await?;
+        let subject = Wanted { location, options };
+        let answer = self.traced(op::GET_OBJECT, &subject, 0, self.inner.get(location, options)).await?;
         let body = CountedBody { body: answer.body, tally: self.tally.clone() };
         Ok(ObjectBody { body: Box::pin(body), ..answer })
     }
