@@ -84,20 +84,21 @@ impl Budget {
         u32::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(u32::MAX).min(self.pages_max)
     }
 
+    /// Claims bytes if there are any left, and nobody has to give any back for it.
+    pub fn claim_if_free(&self, bytes: u64) -> Option<Claim> {
+        Some(Claim { pages: self.pages.clone().try_acquire_many_owned(self.pages(bytes)).ok()? })
+    }
+
     /// Claims bytes if there are any left, after asking the cache to give back what has served.
     pub fn try_claim(&self, bytes: u64) -> Option<Claim> {
         self.claim_now(bytes, Need::Spare)
     }
 
     fn claim_now(&self, bytes: u64, need: Need) -> Option<Claim> {
-        let pages = self.pages(bytes);
-        let claim = || self.pages.clone().try_acquire_many_owned(pages).ok();
-        let first = claim();
-        let permits = first.or_else(|| {
+        self.claim_if_free(bytes).or_else(|| {
             self.shrink.get().iter().for_each(|shrink| shrink(bytes, need));
-            claim()
-        })?;
-        Some(Claim { pages: permits })
+            self.claim_if_free(bytes)
+        })
     }
 
     /// Claims bytes, waiting for them. More than the whole budget is the whole budget.

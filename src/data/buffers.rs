@@ -1,7 +1,6 @@
 //! Buffers for blocks, used again and again: a fresh one costs a page fault for each of its pages, which takes longer
 //! than filling it from the network. A spare one keeps its claim on the budget, and goes when somebody else wants that.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use super::budget::{Budget, Claim};
 /// The size of a buffer that is kept for the next user. Others come from the allocator and go back to it.
 pub const BUFFER_BYTES: usize = 1 << 20;
 
-/// The part of the memory that spare buffers may take while nobody reads forward.
+/// The part of the memory that spare buffers may take.
 const SPARE_SHARE: u64 = 16;
 
 /// The spare buffers. Cheap to clone.
@@ -19,8 +18,7 @@ const SPARE_SHARE: u64 = 16;
 pub struct Buffers {
     budget: Budget,
     spare: Arc<Mutex<Vec<Room>>>,
-    /// Files that are read forward now: they need buffers all the time.
-    readers: Arc<AtomicU64>,
+    spare_max: usize,
 }
 
 /// Memory for so many bytes that is claimed, and taken from the allocator when the first byte comes.
@@ -62,36 +60,12 @@ impl Room {
 impl Buffers {
     /// None yet. Their memory is claimed from `budget`.
     pub fn new(budget: Budget) -> Self {
-        Buffers { budget, spare: Arc::default(), readers: Arc::default() }
+        let spare_max = (budget.bytes_max() / SPARE_SHARE) as usize / BUFFER_BYTES;
+        Buffers { budget, spare: Arc::default(), spare_max }
     }
 
     fn spare(&self) -> MutexGuard<'_, Vec<Room>> {
         self.spare.lock().expect("no panic under this lock")
-    }
-
-    /// Files that are read forward now.
-    pub fn readers(&self) -> u64 {
-        self.readers.load(Ordering::Relaxed)
-    }
-
-    /// One more file is read forward.
-    pub fn add_reader(&self) {
-        self.readers.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One file is not read forward any more. With the last one spare buffers go.
-    pub fn remove_reader(&self) {
-        if self.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.release(u64::MAX);
-        }
-    }
-
-    /// How many buffers may be spare.
-    fn spare_max(&self) -> usize {
-        match self.readers() {
-            0 => (self.budget.bytes_max() / SPARE_SHARE) as usize / BUFFER_BYTES,
-            _ => usize::MAX,
-        }
     }
 
     /// Gives spare buffers of about so many bytes back, if there are such; answers how many bytes.
@@ -148,7 +122,7 @@ impl Buffers {
         if room.bytes.capacity() == BUFFER_BYTES && !self.budget.is_short() {
             room.bytes.clear();
             let mut spare = self.spare();
-            if spare.len() < self.spare_max() {
+            if spare.len() < self.spare_max {
                 spare.push(room);
             }
         }
@@ -192,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn spare_ones_go_when_memory_is_wanted_and_when_the_readers_have_gone() {
+    async fn few_are_kept_and_go_when_memory_is_wanted() {
         let budget = Budget::new(64 << 20);
         let buffers = Buffers::new(budget.clone());
         let give_back = |count| {
@@ -201,14 +175,9 @@ mod tests {
             rooms.into_iter().for_each(|room| buffers.give_back(room));
         };
         give_back(9);
-        assert_eq!(budget.used_bytes(), 4 * BUFFER, "few are kept where nobody reads");
-        buffers.add_reader();
-        give_back(9);
-        assert_eq!(budget.used_bytes(), 9 * BUFFER);
-        assert_eq!((buffers.release(BUFFER + 1), budget.used_bytes()), (2 * BUFFER, 7 * BUFFER));
-        buffers.remove_reader();
-        assert_eq!(budget.used_bytes(), 0);
-        buffers.add_reader();
+        assert_eq!(budget.used_bytes(), 4 * BUFFER, "no more are kept than are worth it");
+        assert_eq!((buffers.release(BUFFER + 1), budget.used_bytes()), (2 * BUFFER, 2 * BUFFER));
+        buffers.release(u64::MAX);
         let room = filled(&buffers, BUFFER);
         let waiting = tokio::spawn({
             let budget = budget.clone();

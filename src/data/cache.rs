@@ -28,8 +28,9 @@ use super::{Stored, version_error};
 /// The longest block: one FUSE request, so that its reply is a slice of one block.
 pub(super) const BLOCK_BYTES: u64 = BUFFER_BYTES as u64;
 
-/// The part of the memory that windows may take: the rest is for what readers need at once, and for parts going up.
-const WINDOWS_SHARE: (u64, u64) = (3, 4);
+/// The part of the memory that windows may take, with what the kernel asks for ahead of its readers: the rest is for
+/// receiving it, and for parts going up.
+const WINDOWS_SHARE: (u64, u64) = (1, 2);
 
 /// How far the kernel reads ahead in a mount unless told otherwise (VM_READAHEAD_PAGES).
 const KERNEL_AHEAD_BYTES: u64 = 128 << 10;
@@ -60,7 +61,7 @@ impl Block {
     /// Counts bytes that were read of it; answers whether it has done its work with them.
     fn has_served(&self, stored: &Stored, covered: &Range<u64>, from: u64, to: u64) -> bool {
         let read_bytes = self.read_bytes.fetch_add(to - from, Ordering::Relaxed) + to - from;
-        !stored.hot.load(Ordering::Relaxed) && read_bytes >= covered.end - covered.start
+        !stored.is_hot() && read_bytes >= covered.end - covered.start
     }
 
     fn was_read(&self) -> bool {
@@ -104,6 +105,8 @@ pub(super) struct Inner {
     pub(super) runtime: Handle,
     blocks: Mutex<Blocks<Block>>,
     tails: Tails,
+    /// Files that are read forward now: they share the memory.
+    readers: AtomicU64,
     /// How far the kernel reads ahead on its own.
     kernel_ahead_bytes: AtomicU64,
 }
@@ -119,7 +122,9 @@ pub struct ReaderPlace(Cache);
 
 impl Drop for ReaderPlace {
     fn drop(&mut self) {
-        self.0.inner.buffers.remove_reader();
+        if self.0.inner.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.inner.buffers.release(u64::MAX);
+        }
     }
 }
 
@@ -137,6 +142,7 @@ impl Cache {
             runtime: Handle::current(),
             blocks: Mutex::default(),
             tails: Tails::new(budget.bytes_max()),
+            readers: AtomicU64::new(0),
             kernel_ahead_bytes: AtomicU64::new(KERNEL_AHEAD_BYTES),
         });
         let shrinking = Arc::downgrade(&inner);
@@ -164,19 +170,20 @@ impl Cache {
 
     /// Counts a forward reader for as long as the place is kept.
     pub fn take_place(&self) -> ReaderPlace {
-        self.inner.buffers.add_reader();
+        self.inner.readers.fetch_add(1, Ordering::Relaxed);
         ReaderPlace(self.clone())
     }
 
     /// Files that are read forward now, at least one.
     pub(super) fn readers(&self) -> u64 {
-        self.inner.buffers.readers().max(1)
+        self.inner.readers.load(Ordering::Relaxed).max(1)
     }
 
-    /// The window that one reader may have.
+    /// The window that one reader may have besides what the kernel asks for ahead of it.
     pub fn window_bytes_max(&self) -> u64 {
         let share = self.inner.budget.bytes_max() * WINDOWS_SHARE.0 / WINDOWS_SHARE.1 / self.readers();
-        self.pace().window_bytes_max().min(share)
+        let kernel_bytes = self.inner.kernel_ahead_bytes.load(Ordering::Relaxed);
+        self.pace().window_bytes_max().min(share.saturating_sub(kernel_bytes))
     }
 
     /// How far ahead of one reader is fetched.

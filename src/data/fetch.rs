@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::error::{Error, Meaning, Result};
 use crate::store::{GetOptions, ObjectHead};
 
+use super::budget::Claim;
 use super::buffers::{BUFFER_BYTES, Room};
 use super::cache::{Block, BlockState, Cache};
 use super::{Stored, version_error};
@@ -37,6 +38,9 @@ struct Filling {
     room: Room,
 }
 
+/// A block that is to be filled, and room for its bytes.
+pub(super) type Coming = (Range<u64>, Arc<Block>, Room);
+
 /// One GET. Dropped before its end, it fails what is left.
 pub(super) struct Fetch {
     cache: Cache,
@@ -44,6 +48,8 @@ pub(super) struct Fetch {
     /// The next byte that is missing, and the end.
     missing: Range<u64>,
     blocks: VecDeque<Filling>,
+    /// Memory in which the answer is received.
+    _receiving: Option<Claim>,
 }
 
 impl Fetch {
@@ -51,10 +57,11 @@ impl Fetch {
         cache: Cache,
         stored: Arc<Stored>,
         missing: Range<u64>,
-        blocks: Vec<(Range<u64>, Arc<Block>, Room)>,
+        (blocks, receiving): (Vec<Coming>, Option<Claim>),
     ) -> Self {
         let filling = |(range, block, room)| Filling { range, block, room };
-        Fetch { cache, stored, missing, blocks: blocks.into_iter().map(filling).collect() }
+        let blocks = blocks.into_iter().map(filling).collect();
+        Fetch { cache, stored, missing, blocks, _receiving: receiving }
     }
 
     pub(super) async fn run(mut self, mut head: Head) {

@@ -82,6 +82,10 @@ impl Stored {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Stored { version, id, hot: AtomicBool::new(false), whole: OnceLock::new() }
     }
+
+    fn is_hot(&self) -> bool {
+        self.hot.load(Ordering::Relaxed)
+    }
 }
 
 /// What it means that bytes of a version cannot be had: an object that is gone was removed by another client, and to

@@ -45,6 +45,18 @@ struct Stream {
     taken_bytes: u64,
     /// How far ahead of it is fetched.
     window_bytes: u64,
+    /// How much of it is fetched at once whatever it takes.
+    first_bytes: u64,
+}
+
+impl Stream {
+    fn new(range: &Range<u64>, first_bytes: u64) -> Self {
+        Stream { next: range.end, taken_bytes: range.end - range.start, window_bytes: 0, first_bytes }
+    }
+
+    fn end(&self) -> u64 {
+        self.next + self.window_bytes.max(self.first_bytes.saturating_sub(self.taken_bytes))
+    }
 }
 
 /// What a file's readers did last.
@@ -86,21 +98,18 @@ impl Readahead {
                 let earned = taken_bytes.saturating_sub(KERNEL_SHARE * limits.kernel_bytes_max);
                 let wider = (stream.window_bytes * 2).max(length).min(earned).max(stream.window_bytes);
                 let window_bytes = if is_here(near) { stream.window_bytes } else { wider };
-                Stream { next, taken_bytes, window_bytes }
+                Stream { next, taken_bytes, window_bytes, ..stream }
             }
-            None if range.start == 0 => {
-                let wanted = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { FIRST_BYTES };
-                let window_bytes = wanted.saturating_sub(length);
-                Stream { next: range.end, taken_bytes: length, window_bytes }
-            }
-            None => Stream { next: range.end, taken_bytes: length, window_bytes: 0 },
+            None if range.start == 0 && size_bytes <= WHOLE_BYTES_MAX => Stream::new(range, size_bytes),
+            None if range.start == 0 => Stream::new(range, FIRST_BYTES),
+            None => Stream::new(range, 0),
         };
         let stream = Stream { window_bytes: stream.window_bytes.min(limits.window_bytes_max), ..stream };
         if self.streams.len() == STREAMS_MAX {
             self.streams.remove(0);
         }
         self.streams.push(stream);
-        let end = (stream.next + stream.window_bytes).min(size_bytes).max(stream.next);
+        let end = stream.end().min(size_bytes).max(stream.next);
         Wanted { ahead: stream.next..end, jumped: found.is_none() && range.start > 0 }
     }
 }

@@ -10,9 +10,20 @@ use crate::error::Result;
 use crate::store::ObjectHead;
 
 use super::Stored;
+use super::budget::Claim;
 use super::buffers::Room;
 use super::cache::{BLOCK_BYTES, Block, BlockState, Cache};
 use super::fetch::Fetch;
+
+/// What the HTTP client holds of an answer at most while it receives it: hyper reads into up to 408 KiB at once, and
+/// begins the next such buffer before the last is taken.
+const RECEIVING_BYTES_MAX: u64 = 512 << 10;
+
+/// Memory for receiving a part, besides that for the part itself. Only what is fetched ahead claims it: that much goes on
+/// at once, and can wait.
+fn receiving_bytes(part: &Range<u64>) -> u64 {
+    (part.end - part.start).min(RECEIVING_BYTES_MAX)
+}
 
 impl Cache {
     /// Starts the GETs of what is `needed` and not here, which wait for memory, and of what is wanted `ahead`.
@@ -39,7 +50,7 @@ impl Cache {
             rooms.extend(rest.iter().map_while(|block| self.inner.buffers.try_room(block.end - block.start)));
             let blocks = must.into_iter().chain(rest).zip(rooms).collect();
             // Somebody else may have come while we waited for memory: then we look again.
-            if self.start(stored, blocks, &mut head) && needed.end <= part.end {
+            if self.start(stored, (blocks, None), &mut head) && needed.end <= part.end {
                 break;
             }
         }
@@ -63,6 +74,12 @@ impl Cache {
                     // It waits until the window has moved on by a whole part.
                     return;
                 }
+                // A version that is to stay in memory may need all of it.
+                let receiving = match self.inner.budget.claim_if_free(receiving_bytes(&part)) {
+                    _ if stored.is_hot() => None,
+                    Some(claim) => Some(claim),
+                    None => return,
+                };
                 let blocks: Vec<_> = cut(&part)
                     .map_while(|block| {
                         let room = self.inner.buffers.try_room(block.end - block.start)?;
@@ -71,7 +88,7 @@ impl Cache {
                     .collect();
                 let Some((last, _)) = blocks.last() else { return };
                 at = last.end;
-                self.start(stored, blocks, &mut None);
+                self.start(stored, (blocks, receiving), &mut None);
             }
         }
     }
@@ -95,7 +112,7 @@ impl Cache {
     fn start(
         &self,
         stored: &Arc<Stored>,
-        coming: Vec<(Range<u64>, Room)>,
+        (coming, receiving): (Vec<(Range<u64>, Room)>, Option<Claim>),
         head: &mut Option<oneshot::Sender<Result<ObjectHead>>>,
     ) -> bool {
         let (Some((first, _)), Some((last, _))) = (coming.first(), coming.last()) else { return false };
@@ -109,7 +126,7 @@ impl Cache {
             blocks.insert(stored.id, range.clone(), block.clone());
             (range, block, room)
         });
-        let fetch = Fetch::new(self.clone(), stored.clone(), part, coming.collect());
+        let fetch = Fetch::new(self.clone(), stored.clone(), part, (coming.collect(), receiving));
         drop(blocks);
         self.inner.tracker.spawn_on(fetch.run(head.take()), &self.inner.runtime);
         true
