@@ -4,7 +4,7 @@
 //! does not change on the way; readers do not take it. `state` (sync) is held for moments and never across an await.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub(super) struct State {
     /// The upload that was begun before the file was closed, and whether the store refused to begin one.
     pub(super) stream: Option<Arc<Stream>>,
     pub(super) stream_refused: bool,
+    /// Whether somebody sees to it that full parts go up.
+    pub(super) sending: bool,
     /// The last commit, if it ended without a clear answer.
     pub(super) unclear: Option<Arc<Attempt>>,
     /// Bytes of the upload under way that have arrived, and of how many.
@@ -101,6 +103,7 @@ impl File {
             failed: None,
             stream: None,
             stream_refused: false,
+            sending: false,
             unclear: None,
             uploading: None,
             readahead: Readahead::default(),
@@ -161,6 +164,24 @@ impl File {
         self.put(offset, bytes).await
     }
 
+    /// Writes bytes at an offset, if nobody else is at it and memory has room for them; with `at_end` only if that is the
+    /// file's end. Does not wait.
+    pub fn try_write_at(&self, offset: u64, bytes: &[u8], at_end: bool) -> bool {
+        let Ok(_gate) = self.gate.try_lock() else { return false };
+        if at_end && offset != self.size_bytes() {
+            return false;
+        }
+        let (stage, range) = (self.stage(), offset..offset + bytes.len() as u64);
+        if offset < stage.given_back_bytes() || !stage.try_write(offset, bytes) {
+            return false;
+        }
+        if let Some(stream) = self.lock().stream.clone() {
+            stream.outdate(&range);
+        }
+        self.note_written(range);
+        true
+    }
+
     /// Writes bytes at the file's end, wherever that is now; answers where.
     pub async fn append(&self, bytes: Bytes) -> Result<u64> {
         let _gate = self.gate.lock().await;
@@ -171,7 +192,7 @@ impl File {
     /// With the gate held.
     async fn put(&self, offset: u64, bytes: Bytes) -> Result<()> {
         let range = offset..offset + bytes.len() as u64;
-        let stage = self.stage().await?;
+        let stage = self.stage();
         if offset < stage.given_back_bytes() {
             return Err(Error::new(Meaning::NoSpace, "a part that would be sent again is not kept here"));
         }
@@ -179,20 +200,19 @@ impl File {
             stream.outdate(&range);
         }
         stage.write(offset, bytes).await?;
-        let mut state = self.lock();
-        state.extents.put(range, Source::Staged);
-        (state.dirty, state.written) = (true, true);
+        self.note_written(range);
         Ok(())
     }
 
-    /// The staging file, made when the first byte needs it.
-    async fn stage(&self) -> Result<Arc<Stage>> {
-        if let Some(stage) = self.lock().stage.clone() {
-            return Ok(stage);
-        }
-        let stage = self.data.inner.stages.create().await?;
-        self.lock().stage = Some(stage.clone());
-        Ok(stage)
+    fn note_written(&self, range: Range<u64>) {
+        let mut state = self.lock();
+        state.extents.put(range, Source::Staged);
+        (state.dirty, state.written) = (true, true);
+    }
+
+    /// Where its bytes are staged.
+    fn stage(&self) -> Arc<Stage> {
+        self.lock().stage.get_or_insert_with(|| self.data.inner.stages.create()).clone()
     }
 
     /// Sets the length.
@@ -307,7 +327,7 @@ impl File {
         let extents: Vec<Extent> = self.lock().extents.iter().cloned().collect();
         let is_wanted = |source: &Source| matches!(source, Source::Object(stored, _) if wanted(stored));
         for extent in extents.iter().filter(|extent| is_wanted(&extent.source)) {
-            let stage = self.stage().await?;
+            let stage = self.stage();
             let mut start = extent.range.start;
             while start < extent.range.end {
                 let range = start..(start + PRESERVE_BYTES).min(extent.range.end);
@@ -328,31 +348,6 @@ impl File {
             state.extents = state.extents.moved(&base, &moved);
         }
     }
-
-    /// The mount ends while this is not stored: its staged bytes stay, with a record of what they are; answers where.
-    pub fn park(&self, location: &Location) -> Option<PathBuf> {
-        let state = self.lock();
-        let stage = state.stage.as_ref()?;
-        if stage.given_back_bytes() > 0 {
-            log::error!("{location}: too long to be kept here: what of it was sent is given up with its upload");
-            return None;
-        }
-        let extents: Vec<_> = state.extents.iter().map(describe).collect();
-        let record = serde_json::json!({
-            "bucket": location.bucket.as_str(),
-            "key": location.key.as_str(),
-            "size_bytes": state.extents.size_bytes(),
-            "base_etag": state.base.as_ref().map(|stored| stored.version.etag.as_str().to_owned()),
-            "extents": extents,
-        });
-        match stage.park(&record.to_string()) {
-            Ok(path) => Some(path),
-            Err(error) => {
-                log::error!("{location}: its unsaved bytes could not be parked: {error}");
-                None
-            }
-        }
-    }
 }
 
 impl Drop for File {
@@ -369,16 +364,4 @@ impl Drop for File {
             self.data.inner.cache.forget(&stored);
         }
     }
-}
-
-fn describe(extent: &Extent) -> serde_json::Value {
-    let source = match &extent.source {
-        Source::Object(stored, from) => serde_json::json!({
-            "bucket": stored.version.location.bucket.as_str(), "key": stored.version.location.key.as_str(),
-            "etag": stored.version.etag.as_str(), "offset": from,
-        }),
-        Source::Staged => "staged".into(),
-        Source::Hole => "zeros".into(),
-    };
-    serde_json::json!({ "start": extent.range.start, "end": extent.range.end, "from": source })
 }

@@ -11,6 +11,7 @@ pub mod blocks;
 pub mod budget;
 pub mod buffers;
 pub mod cache;
+mod chunks;
 mod condition;
 mod copy;
 pub mod disk;
@@ -19,6 +20,7 @@ mod fetch;
 pub mod file;
 pub mod journal;
 pub mod pace;
+mod park;
 pub mod plan;
 mod read;
 pub mod readahead;
@@ -176,7 +178,7 @@ impl Data {
         let uploads_at_once = config.uploads_at_once.min(affordable as usize);
         let Config { state, limits, journaled, stage_bytes_max, .. } = config;
         let conditions_refused = AtomicBool::new(false);
-        let stages = StageArea::new(state.stage_folder(), stage_bytes_max);
+        let stages = StageArea::new(state.stage_folder(), stage_bytes_max, limits.part_bytes, budget.clone());
         let inner = Inner {
             store,
             budget,

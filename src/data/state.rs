@@ -138,7 +138,7 @@ impl State {
         self.folder.join(JOURNAL)
     }
 
-    /// Records an upload, on disk before this answers.
+    /// Records an upload, so that a killed daemon leaves a note of it. A loss of power may take the note, not the bytes.
     pub fn record_upload(&self, location: &Location, upload_id: &str) -> io::Result<UploadRecord> {
         let record = Record {
             bucket: location.bucket.to_string(),
@@ -156,8 +156,6 @@ impl State {
             }
         };
         serde_json::to_writer(&file, &record)?;
-        file.sync_all()?;
-        File::open(self.folder.join("uploads"))?.sync_all()?;
         Ok(UploadRecord { path })
     }
 }
@@ -193,13 +191,16 @@ fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Re
         let path = staged?.path();
         let parked = path.extension().is_some() || path.with_extension("json").exists();
         if !parked {
-            fs::remove_file(path)?;
+            remove_known(&path)?;
         }
     }
     let mut leftovers = Vec::new();
     for record in fs::read_dir(uploads)? {
         let path = record?.path();
-        let read = fs::read(&path)?;
+        let read = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read?,
+        };
         let Ok(record) = serde_json::from_slice::<Record>(&read) else {
             // Cut short by a crash: its upload had no part yet, since the record comes first.
             log::warn!("{}: not a whole record of an upload", path.display());
@@ -213,6 +214,14 @@ fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Re
         }
     }
     Ok(leftovers)
+}
+
+/// Removes a file that was listed. What a dying mount had begun to remove may be gone by now.
+pub(super) fn remove_known(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// A name that is one segment of a path.

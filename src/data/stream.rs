@@ -171,9 +171,20 @@ impl File {
         self.lock().stage.as_ref().is_some_and(|stage| stage.given_back_bytes() > 0)
     }
 
-    /// What the content takes of the local disk.
+    /// What the content takes of this machine's disk and memory.
     pub fn staged_bytes(&self) -> u64 {
-        self.lock().stage.as_ref().map_or(0, |stage| stage.on_disk_bytes())
+        self.lock().stage.as_ref().map_or(0, |stage| stage.taken_bytes())
+    }
+
+    /// Whether something should go up that does not yet; answers so once, until [`File::end_sending`].
+    pub fn take_sending(&self) -> bool {
+        let wanted = self.wants_stream() || self.lock().full_part().is_some();
+        wanted && !std::mem::replace(&mut self.lock().sending, true)
+    }
+
+    /// What was full is on its way.
+    pub fn end_sending(&self) {
+        self.lock().sending = false;
     }
 
     /// Begins an upload that will store the file under `to` with these headers. If that fails, all is left to the
@@ -224,9 +235,14 @@ impl File {
             let number = slots.len() as u32 + 1;
             let task = tokio::spawn(async move {
                 let _permit = permit;
-                let _claim = data.inner.budget.claim(range.end - range.start).await;
-                let bytes = stage.read(range).await?;
-                Ok(data.inner.store.upload_part(&to, &upload_id, number, bytes).await?)
+                let _claim = match stage.is_held(&range) {
+                    true => None,
+                    false => Some(data.inner.budget.claim(range.end - range.start).await),
+                };
+                let bytes = stage.clone().read(range.clone()).await?;
+                let part = data.inner.store.upload_part(&to, &upload_id, number, bytes).await?;
+                stage.note_sent(&range);
+                Ok(part)
             });
             slots.push(Slot { coming: Some(task), sent: None, outdated: false });
         }

@@ -16,6 +16,7 @@ use crate::store::{
 };
 
 use super::attempt::{Attempt, SENDS_MAX};
+use super::budget::Claim;
 use super::extents::{Extents, Source};
 use super::plan::{Piece, Plan, plan};
 use super::stage::{Staged, off_worker};
@@ -66,7 +67,7 @@ impl Data {
         let mut whole = None;
         let written = match plan(&snapshot.extents, &self.inner.limits) {
             Plan::Put => {
-                let _claim = self.inner.budget.claim(size_bytes).await;
+                let _claim = self.memory_for(snapshot, &(0..size_bytes)).await;
                 let bytes = self.assemble(snapshot, 0..size_bytes).await?;
                 whole = Some(bytes.clone());
                 self.put(&attempt, &bytes, condition).await?
@@ -185,13 +186,19 @@ impl Data {
                 copied.map_err(|error| snapshot.source_error(stored, version_error(error)))?
             }
             None => {
-                let _claim = self.inner.budget.claim(length).await;
+                let _claim = self.memory_for(snapshot, &piece.range).await;
                 let bytes = self.assemble(snapshot, piece.range).await?;
                 self.inner.store.upload_part(to, upload_id, number, bytes).await?
             }
         };
         snapshot.stored_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(part)
+    }
+
+    /// Memory for the bytes of a range, unless they are in memory already.
+    async fn memory_for(&self, snapshot: &Snapshot, range: &std::ops::Range<u64>) -> Option<Claim> {
+        let held = snapshot.stage.as_ref().is_some_and(|stage| stage.is_held(range));
+        if held { None } else { Some(self.inner.budget.claim(range.end - range.start).await) }
     }
 
     /// The bytes of a range, from wherever they come. Unchanged ones are fetched straight into the buffer, which is

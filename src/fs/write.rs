@@ -22,6 +22,31 @@ impl Fs {
         self.data.cache().hold(bytes)
     }
 
+    /// The same as [`Fs::write`] or, where the file `appends`, [`Fs::append`], if memory has room for the bytes and nobody
+    /// else is at the file; does not wait.
+    pub fn write_ready(
+        self: &Arc<Self>,
+        id: HandleId,
+        offset: u64,
+        bytes: &[u8],
+        appends: bool,
+        caller: Caller,
+    ) -> bool {
+        let Ok(file) = self.files.file(id, |access| access.write) else { return false };
+        if file.check_not_overtaken().is_err() || !file.bytes.try_write_at(offset, bytes, appends) {
+            return false;
+        }
+        self.note_change(&file, caller);
+        if file.bytes.take_sending() {
+            let fs = self.clone();
+            self.data.spawn(async move {
+                fs.send_ahead(&file).await;
+                file.bytes.end_sending();
+            });
+        }
+        true
+    }
+
     /// Writes bytes at an offset; answers how many, which is all of them.
     pub async fn write(&self, id: HandleId, offset: u64, bytes: Bytes, caller: Caller) -> Result<u32> {
         let file = self.files.file(id, |access| access.write)?;

@@ -1,12 +1,16 @@
-//! The kernel's side of a mount: runs each request as a task, catches panics, logs errors once and replies.
+//! The kernel's side of a mount: runs each request, catches panics, logs errors once and replies.
+//!
+//! What memory can answer is answered on the thread that took the request, which saves two changes of threads; what has
+//! to wait goes on as a task.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use fuser::{Errno, INodeNo, Request};
 use futures_util::FutureExt;
-use tokio::runtime::Handle;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::task::TaskTracker;
 
@@ -40,7 +44,12 @@ impl Bridge {
         Bridge { fs, runtime, tasks, ended, passthrough: pass_through.then(Arc::default) }
     }
 
-    /// Runs a verb as a task and replies with its result.
+    /// Timers and background work of what runs on this thread belong to the runtime while the guard lives.
+    pub(super) fn enter(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
+    }
+
+    /// Runs a verb, as far as it need not wait, and the rest of it as a task; replies with its result.
     pub(super) fn serve<T, R, F>(
         &self,
         op: &'static str,
@@ -55,7 +64,7 @@ impl Bridge {
     {
         let (fs, caller, started) = (self.fs.clone(), caller_of(req), Instant::now());
         let work = AssertUnwindSafe(verb(fs.clone(), caller)).catch_unwind();
-        let task = async move {
+        let mut task = Box::pin(async move {
             let result = work.await.unwrap_or_else(|_| Err(Error::new(Meaning::Io, "a panic; please report it")));
             match result {
                 Ok(value) => reply.ok(value),
@@ -64,12 +73,15 @@ impl Bridge {
                     reply.error(Errno::from_i32(error.errno()));
                 }
             }
-        };
-        self.tasks.spawn_on(task, &self.runtime);
+        });
+        let _runtime = self.enter();
+        if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.tasks.spawn_on(task, &self.runtime);
+        }
     }
 }
 
-fn caller_of(req: &Request) -> Caller {
+pub(super) fn caller_of(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
 }
 

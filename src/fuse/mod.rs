@@ -5,6 +5,7 @@
 //! verb is EIO and a log line, never a dead mount. Errors are logged here and only here.
 
 mod answer;
+mod arguments;
 mod bridge;
 pub mod host;
 mod listing;
@@ -20,24 +21,26 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::error::{Error, Meaning};
 use crate::fs::Fs;
-use crate::fs::attr::{Changes, SetTime};
+use crate::fs::attr::Changes;
 use crate::fs::copy::End;
-use crate::fs::open::{Access, HandleId};
+use crate::fs::open::HandleId;
 use crate::fs::xattr::SetFlag;
 use crate::tree::Ino;
 
 use answer::{Answer, Sized};
+use arguments::{access_of, set_time};
 use listing::{Listed, ListedPlus};
 use passthrough::Passthrough;
 
 pub(crate) use bridge::Bridge;
+use bridge::caller_of;
 
 /// Requests that the kernel may have waiting in the background: read-ahead and the like.
 const BACKGROUND_MAX: u16 = 128;
@@ -52,23 +55,6 @@ const CAPABILITIES: [InitFlags; 6] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_CACHE_SYMLINKS,
 ];
-
-fn access_of(flags: OpenFlags) -> Access {
-    let mode = flags.acc_mode();
-    Access {
-        read: mode != OpenAccMode::O_WRONLY,
-        write: mode != OpenAccMode::O_RDONLY,
-        truncate: session::truncates(flags.0),
-        exclusive: session::is_exclusive(flags.0),
-    }
-}
-
-fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => SetTime::At(time),
-    }
-}
 
 impl Filesystem for Bridge {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -150,7 +136,7 @@ impl Filesystem for Bridge {
     ) {
         let name = name.to_owned();
         self.serve("mknod", req, parent, reply, move |fs, caller| async move {
-            if !session::is_regular(mode) {
+            if !arguments::is_regular(mode) {
                 return Err(Error::new(Meaning::NotPermitted, "only regular files can be made"));
             }
             fs.mknod(Ino(parent.0), &name, mode, caller).await
@@ -238,8 +224,12 @@ impl Filesystem for Bridge {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let (id, appends) = (HandleId(handle.0), arguments::appends(flags));
+        let _runtime = self.enter();
+        if self.fs.write_ready(id, offset, data, appends, caller_of(req)) {
+            return reply.written(data.len() as u32);
+        }
         let bytes = self.fs.hold_bytes(data);
-        let (id, appends) = (HandleId(handle.0), session::appends(flags.0));
         let verb = move |fs: Arc<Fs>, caller| async move {
             match appends {
                 true => fs.append(id, offset, bytes, caller).await,

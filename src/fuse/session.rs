@@ -99,23 +99,3 @@ fn config(options: &Options) -> Config {
     config.n_threads = Some(THREADS);
     config
 }
-
-/// Whether open(2) flags empty the file.
-pub(super) fn truncates(flags: i32) -> bool {
-    flags & libc::O_TRUNC != 0
-}
-
-/// Whether open(2) flags say that every write goes to the end.
-pub(super) fn appends(flags: i32) -> bool {
-    flags & libc::O_APPEND != 0
-}
-
-/// Whether open(2) flags demand a new file.
-pub(super) fn is_exclusive(flags: i32) -> bool {
-    flags & libc::O_EXCL != 0
-}
-
-/// Whether a mode is that of a regular file.
-pub(super) fn is_regular(mode: u32) -> bool {
-    mode & libc::S_IFMT == libc::S_IFREG
-}

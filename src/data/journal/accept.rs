@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use tokio::time::Instant;
 
-use crate::data::stage::off_worker;
+use crate::data::stage::{local_work, on_disk};
 use crate::error;
 use crate::store::{Condition, ETag, Location, Result, Written};
 
@@ -26,17 +25,16 @@ enum Turn {
 }
 
 impl Inner {
-    /// Waits until the journal has room for so many bytes more.
-    pub(super) async fn room(&self, bytes: u64) {
+    /// Waits until the journal has room for so many bytes more; answers false if it has none though nothing waits in it.
+    async fn room(&self, bytes: u64) -> bool {
         let mut changed = self.changed.subscribe();
         loop {
-            let full = {
+            {
                 let book = self.lock();
                 let fits = book.bytes + bytes <= self.config.bytes_max && book.queue.len() < CHANGES_MAX;
-                !fits && book.queue.len() > 0
-            };
-            if !full {
-                return;
+                if fits || book.queue.len() == 0 {
+                    return fits;
+                }
             }
             if !self.full_told.swap(true, Ordering::Relaxed) {
                 log::warn!("the journal is full: from now on a close waits for the store, until there is room again");
@@ -46,30 +44,38 @@ impl Inner {
         }
     }
 
-    /// Writes bytes into the journal; answers them as a segment, and their MD5 as an entity tag.
-    pub(super) async fn keep(&self, bytes: Bytes, to: &Location) -> Result<(Segment, ETag)> {
+    /// Writes bytes into the journal; answers them as a segment, and what `name` makes of them. `None` if it has no
+    /// room for them, nor will have.
+    pub(super) async fn keep<T: Send + 'static>(
+        &self,
+        bytes: Bytes,
+        to: &Location,
+        name: fn(&Bytes) -> T,
+    ) -> Result<Option<(Segment, T)>> {
         let length = bytes.len() as u64;
         let mut changed = self.changed.subscribe();
         loop {
-            self.room(length).await;
-            let (spool, bytes) = (self.spool.clone(), bytes.clone());
-            let write = move || {
-                let etag = ETag::new(&hex::encode(Md5::digest(&bytes)));
-                spool.write_content(&bytes).map(|file| (file, etag))
-            };
-            match off_worker(write).await {
-                Ok((file, etag)) => {
+            if !self.room(length).await {
+                return Ok(None);
+            }
+            let (spool, content) = (self.spool.clone(), bytes.clone());
+            let write = move || spool.write_content(&content).map(|file| (file, name(&content)));
+            match local_work(bytes.len(), write).await {
+                Ok((file, named)) => {
                     let mut book = self.lock();
                     book.files.insert(file.clone(), (0, length));
                     book.bytes += length;
-                    return Ok((Segment::Local { file, range: 0..length }, etag));
+                    return Ok(Some((Segment::Local { file, range: 0..length }, named)));
                 }
                 // What is carried out makes room.
-                Err(error) if error.meaning() == error::Meaning::NoSpace && self.lock().queue.len() > 0 => {
-                    let _ = changed.changed().await;
+                Err(error) if error.meaning() == error::Meaning::NoSpace => {
+                    if self.lock().queue.len() == 0 {
+                        return Ok(None);
+                    }
                 }
                 Err(error) => return Err(local_error(error, to)),
             }
+            let _ = changed.changed().await;
         }
     }
 
@@ -112,8 +118,7 @@ impl Inner {
             book.need(&record);
             (Arc::new(record), turn)
         };
-        let (spool, copy) = (self.spool.clone(), record.clone());
-        let recorded = off_worker(move || spool.write_record(&copy)).await;
+        let recorded = self.spool.write_record(&record);
         let mut book = self.lock();
         let unneeded = match (&recorded, turn) {
             (Ok(()), Turn::New) => {
@@ -134,7 +139,7 @@ impl Inner {
         drop(book);
         self.remove(&unneeded);
         self.note();
-        recorded.map_err(|error| local_error(error, to))
+        recorded.map_err(|error| local_error(on_disk(error), to))
     }
 
     /// Takes a delete in. What has not begun to go up need not.
@@ -149,10 +154,9 @@ impl Inner {
             self.spool_forgets(unneeded);
             return self.flush(to).await;
         }
-        let (spool, record) = (self.spool.clone(), Arc::new(record));
-        let copy = record.clone();
-        let recorded = off_worker(move || spool.write_record(&copy)).await;
-        recorded.map_err(|error| local_error(error, to))?;
+        let record = Arc::new(record);
+        let recorded = self.spool.write_record(&record);
+        recorded.map_err(|error| local_error(on_disk(error), to))?;
         let unneeded = {
             let mut book = self.lock();
             let last = book.queue.last(to).filter(|op| op.record.pending().is_some() && book.queue.is_free(op));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::data::stage::off_worker;
+use crate::data::stage::local_work;
 use crate::store::{
     Body, BucketName, Error, GetOptions, Key, Kind, ListPage, ListRequest, ListedObject, Location, ObjectBody,
     ObjectHead, Result, operation,
@@ -143,15 +143,20 @@ impl Inner {
         name: Location,
         again: GetOptions,
     ) -> Result<Body> {
-        let spool = self.spool.clone();
-        match off_worker(move || spool.read_content(&file, piece)).await {
-            Ok(bytes) => Ok(stream::once(async { Ok(bytes) }).boxed()),
-            Err(error)
-                if again.if_match.as_ref().is_some_and(|etag| self.lock().waiting_version(&name, etag).is_some()) =>
-            {
-                Err(local_error(error, &name))
-            }
-            Err(_) => self.settled_body(&name, again).await,
+        let (spool, read) = (self.spool.clone(), file.clone());
+        let bytes = local_work((piece.end - piece.start) as usize, move || spool.read_content(&read, piece)).await;
+        let (still_kept, elsewhere) = {
+            let book = self.lock();
+            let version = again.if_match.as_ref().and_then(|etag| book.waiting_version(&name, etag));
+            let range = again.range.clone().unwrap_or_default();
+            (book.files.contains_key(&file), version.map(|(_, pending)| slice(&pending.segments, &range)))
+        };
+        match (bytes, elsewhere) {
+            // A file that nothing needed any more was used again, perhaps before it was read.
+            (Ok(bytes), _) if still_kept => Ok(stream::once(async { Ok(bytes) }).boxed()),
+            (Err(error), _) if still_kept => Err(local_error(error, &name)),
+            (_, Some(segments)) => Ok(self.body_of(segments, name, again)),
+            (_, None) => self.settled_body(&name, again).await,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::data::state::JOURNAL;
 use crate::store::Location;
 
 use super::record::{Change, Segment};
-use super::spool::{ASIDE, CONTENT, RECORDS, read_records};
+use super::spool::{self, ASIDE, CONTENT, RECORDS, read_records};
 
 /// Bytes copied at once.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -122,7 +122,7 @@ fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn journaled(journal: &Path, part: &str, kept: Kept) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
-    for record in read_records(&journal.join(part))?.0 {
+    for spool::Found { record, .. } in read_records(&journal.join(part))?.found {
         let Change::Store(pending) = &record.change else { continue };
         // A copy of what the store has: nothing of it is here alone.
         if pending.copied_from().is_some() || record.to.key.is_marker() {
@@ -134,7 +134,7 @@ fn journaled(journal: &Path, part: &str, kept: Kept) -> io::Result<Vec<Found>> {
             let range = at..at + segment.length();
             at = range.end;
             if let Segment::Local { file, range: within } = segment {
-                local.push((range, journal.join(CONTENT).join(file), within.start));
+                local.push((range, journal.join(CONTENT).join(spool::file_of(file)), within.start));
             }
         }
         found.push(Found { name: record.to.clone(), kept, size_bytes: at, local });

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::data::attempt::Attempt;
 use crate::data::extents::{Extents, Source};
-use crate::data::stage::{Staged, off_worker};
+use crate::data::stage::{Staged, local_work};
 use crate::data::upload::Snapshot;
 use crate::data::{Stored, Version};
 use crate::error::{Error, Meaning, Result};
@@ -291,10 +291,14 @@ struct Content {
 
 #[async_trait]
 impl Staged for Content {
+    fn is_held(&self, _range: &Range<u64>) -> bool {
+        false
+    }
+
     async fn read(self: Arc<Self>, range: Range<u64>) -> Result<Bytes> {
-        let wanted = slice(&self.segments, &range);
+        let (wanted, length) = (slice(&self.segments, &range), (range.end - range.start) as usize);
         let read = move || {
-            let mut out = BytesMut::with_capacity((range.end - range.start) as usize);
+            let mut out = BytesMut::with_capacity(length);
             for segment in &wanted {
                 let Segment::Local { file, range } = segment else {
                     return Err(std::io::Error::other("bytes of the store were taken for bytes of the journal"));
@@ -307,6 +311,6 @@ impl Staged for Content {
             }
             Ok(out.freeze())
         };
-        off_worker(read).await
+        local_work(length, read).await
     }
 }

@@ -240,7 +240,8 @@ async fn the_journal_answers_like_the_store_will() {
         }
         mount.drain().await;
         compare(&*model, &*real, &format!("seed {seed}, at the end")).await;
-        let contents = mount.journal.folder().join("content");
+        mount.kill().await;
+        let contents = Mount::open(store, &folder, 1 << 20).journal.folder().join("content");
         assert_eq!(std::fs::read_dir(contents).expect("there").count(), 0, "seed {seed}: nothing is left on disk");
     }
 }

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use md5::{Digest, Md5};
 
 use crate::store::{
-    Acl, AclTarget, BucketEntry, BucketHead, BucketName, Condition, CopyHeaders, CopySource, DeleteFailure, GetOptions,
-    Key, ListPage, ListRequest, Location, NewAcl, ObjectBody, ObjectHead, ObjectHeaders, Part, PresignRequest, Result,
-    Store, Written,
+    Acl, AclTarget, BucketEntry, BucketHead, BucketName, Condition, CopyHeaders, CopySource, DeleteFailure, ETag,
+    GetOptions, Key, ListPage, ListRequest, Location, NewAcl, ObjectBody, ObjectHead, ObjectHeaders, Part,
+    PresignRequest, Result, Store, Written,
 };
 
 use super::record::{Pending, Segment, check};
@@ -25,7 +26,7 @@ impl Inner {
     }
 
     /// A condition in the store's own words.
-    fn real_condition(&self, to: &Location, condition: &Condition) -> Condition {
+    pub(super) fn real_condition(&self, to: &Location, condition: &Condition) -> Condition {
         match condition {
             Condition::IfMatch(etag) => Condition::IfMatch(self.lock().real(to, etag)),
             other => other.clone(),
@@ -73,6 +74,11 @@ impl Inner {
     }
 }
 
+/// What the store will call an object of these bytes, mostly.
+fn tag(bytes: &Bytes) -> ETag {
+    ETag::new(&hex::encode(Md5::digest(bytes)))
+}
+
 #[async_trait]
 impl Store for Journal {
     async fn list_buckets(&self) -> Result<Vec<BucketEntry>> {
@@ -111,12 +117,17 @@ impl Store for Journal {
         headers: &ObjectHeaders,
         condition: &Condition,
     ) -> Result<Written> {
-        if !self.inner.config.accepts {
+        let kept = match self.inner.config.accepts {
+            true => self.inner.keep(body.clone(), location, tag).await?,
+            false => None,
+        };
+        let Some((segment, etag)) = kept else {
             self.inner.settle_name(location).await?;
             let condition = self.inner.real_condition(location, condition);
-            return self.inner.store.put(location, body, headers, &condition).await;
-        }
-        let (segment, etag) = self.inner.keep(body, location).await?;
+            let written = self.inner.store.put(location, body, headers, &condition).await?;
+            self.inner.lock().aliases.remove(location);
+            return Ok(written);
+        };
         let pending = Pending {
             segments: if segment.length() == 0 { Vec::new() } else { vec![segment.clone()] },
             headers: headers.clone(),
@@ -207,10 +218,7 @@ impl Store for Journal {
 
     async fn abort_upload(&self, location: &Location, upload_id: &str) -> Result<()> {
         match self.inner.config.accepts {
-            true => {
-                self.inner.abort(upload_id);
-                Ok(())
-            }
+            true => self.inner.abort(location, upload_id).await,
             false => self.inner.store.abort_upload(location, upload_id).await,
         }
     }
