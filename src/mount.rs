@@ -120,7 +120,10 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
         );
     }
     ready();
-    until_end(&running, &mut mounted, &s3).await;
+    tokio::select! {
+        () = until_end(&running, &mut mounted, &s3) => {}
+        never = running.fs.store_markers() => never,
+    }
     mounted.tasks.close();
     mounted.tasks.wait().await;
     let unsaved = running.finish().await;

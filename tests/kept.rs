@@ -59,7 +59,7 @@ fn a_new_file_has_the_type_of_its_ending() {
     on(ALL, "a_new_file_has_the_type_of_its_ending", |rig| {
         let bucket = rig.bucket();
         let mount = Mount::new(rig, Some(&bucket));
-        mount.sh("echo '<p>' > page.html && echo x > plain && mkdir d.html");
+        mount.sh("echo '<p>' > page.html && echo x > plain && mkdir d.html && sync d.html");
         let key = |name: &str| format!("print(conn.get_bucket('{bucket}').get_key('{name}').content_type)");
         assert_eq!(rig.boto(&key("page.html")).trim(), "text/html");
         assert!(!rig.boto(&key("plain")).contains("text/"));

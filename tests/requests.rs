@@ -1,8 +1,9 @@
 //! How many requests a thing costs, counted by the daemon itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::harness::{How, Kind, Mount, Rig, on};
+use crate::harness::{How, Kind, Mount, Rig, on, wait_for};
 
 fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(name, count)| (name.to_string(), *count)).collect()
@@ -109,4 +110,45 @@ fn small_files_cost_one_get_each() {
     let mixed = "find t -type f | awk '{ print NR * 7919 % 9973, $0 }' | sort -n | head -200 | cut -d' ' -f2";
     let cost = mount.cost(|| drop(mount.sh(&format!("{mixed} | xargs -n1 cat | wc -c"))));
     assert!(cost["GetObject"] <= 210, "{cost:?}");
+}
+
+/// A directory that gets a name costs nothing of its own, and one that is emptied and removed neither. What would vanish
+/// without a marker, or lose its mode or its time, has one within a second, at once where fsync asks for it, and when the
+/// mount ends.
+#[test]
+fn directories_cost_what_only_they_tell() {
+    on(BOTH, "directories_cost_what_only_they_tell", |rig| {
+        let bucket = rig.bucket();
+        let keys = || {
+            let script = format!("print(' '.join(key.name for key in conn.get_bucket('{bucket}').list()))");
+            rig.boto(&script).trim().to_owned()
+        };
+        for flags in [&["--ttl", "60s"][..], &["--ttl", "60s", "--write-back"]] {
+            let mut mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+            mount.sh("echo x > first && ls > /dev/null && sync first");
+            let tree = "mkdir -p t/a/b && for n in 1 2 3; do echo $n > t/a/b/$n; done && echo 4 > t/a/4 && sync t";
+            let made = mount.cost(|| drop(mount.sh(tree)));
+            assert_eq!(made, counts(&[("PutObject", 4)]), "{flags:?}: files tell of their directories");
+            let removed = mount.cost(|| drop(mount.sh("rm -r t && sync .")));
+            let deleted =
+                removed.iter().filter(|(name, _)| name.starts_with("Delete")).map(|(_, count)| count).sum::<u64>();
+            assert!(deleted <= 4 && removed.len() <= 2, "{flags:?}: one DELETE for each file at most: {removed:?}");
+            assert!(!removed.contains_key("PutObject"), "{flags:?}: {removed:?}");
+            let vain = mount.cost(|| drop(mount.sh("mkdir v && chmod 700 v && rmdir v && sync .")));
+            assert_eq!(vain, counts(&[]), "{flags:?}: a directory that nobody saw");
+            mount.sh("mkdir late && mkdir now && sync now");
+            assert!(keys().contains("now/"), "{flags:?}: {}", keys());
+            wait_for("a marker", Duration::from_secs(10), || keys().contains("late/"));
+            mount.sh("mkdir old mine && echo x > old/f && echo x > mine/f && touch -d 2001-02-03 old && chmod 750 mine && mkdir last");
+            mount.sh("mkdir -p empty/e && echo x > empty/e/f && sync empty && rm empty/e/f");
+            assert!(mount.umount().2, "all is stored");
+            assert_eq!(keys(), "empty/e/ first last/ late/ mine/ mine/f now/ old/ old/f", "{flags:?}");
+            let mount = Mount::new(rig, Some(&bucket));
+            assert_eq!(
+                mount.sh("date -r old +%F; stat -c %a mine; stat -c %F empty/e"),
+                "2001-02-03\n750\ndirectory\n"
+            );
+            mount.sh("rm -r *");
+        }
+    });
 }

@@ -153,7 +153,10 @@ impl Fs {
         if new == old {
             return Ok(());
         }
-        self.put_marker(ino, &new).await?;
+        if set.mtime.is_some() || set.atime.is_some() {
+            self.tree.update(ino, |inode| inode.times_set = true);
+        }
+        self.owe_marker(ino, &new, false).await?;
         self.keep_attributes(ino).await
     }
 
@@ -187,7 +190,8 @@ impl Fs {
         let known = self.tree.read(ino, |inode| {
             let object = inode.object.as_ref();
             let headers = object.and_then(|object| object.headers.clone()).or_else(|| inode.pending_headers());
-            (headers, inode.attributes_known(), object.is_none() && inode.local)
+            let unstored = object.is_none() && inode.local && inode.attr.kind != FileKind::Directory;
+            (headers, inode.attributes_known(), unstored)
         });
         let (headers, asked, unstored) = known.ok_or_else(|| Error::new(Meaning::Stale, self.path(ino)))?;
         let Some(location) = self.tree.place(ino).and_then(|place| place.location()) else { return Ok(headers) };
@@ -311,19 +315,17 @@ impl Fs {
     /// Attributes that a plain listing could not show are about to be stored: the directory's marker must say that
     /// its files carry metadata. A bucket's root has no marker: it is judged by its objects.
     pub(crate) async fn keep_attributes(&self, ino: Ino) -> Result<()> {
-        let defaults = self.config.defaults;
-        let known = self.tree.read(ino, |inode| (inode.attr, inode.times_set, inode.parent_and_name().0));
-        let Some((attr, times_set, parent)) = known else { return Ok(()) };
-        let mode = if attr.kind == FileKind::Directory { defaults.dir_mode } else { defaults.file_mode };
-        let plain = attr.kind != FileKind::Symlink
-            && (attr.mode, attr.uid, attr.gid) == (mode, defaults.uid, defaults.gid)
-            && (!times_set || attr.kind == FileKind::Directory);
+        let known = self.tree.read(ino, |inode| (inode.times_set, inode.parent_and_name().0));
+        let Some((times_set, parent)) = known else { return Ok(()) };
+        let plain = self.is_plain(ino) && !times_set;
         let decided = self.config.attrs != Attrs::Auto || self.tree.posix(parent) == Some(true);
         if plain || decided || self.tree.place(parent).and_then(|place| place.location()).is_none() {
             return Ok(());
         }
         let directory = self.known_attr(parent).await?;
-        self.put_marker(parent, &directory).await
+        self.owe_marker(parent, &directory, true).await?;
+        self.tree.set_posix(parent, true);
+        Ok(())
     }
 }
 

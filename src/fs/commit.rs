@@ -68,6 +68,7 @@ impl Fs {
                 self.forget_file(file);
             }
         }
+        self.settle_markers(directory).await?;
         match self.place(directory)? {
             Place::Account => self.settle(|_| true).await,
             Place::Directory { bucket, prefix } => {
@@ -146,6 +147,8 @@ impl Fs {
         if undated {
             self.take_stored_time(file, location, headers).await?;
         }
+        self.markers.note_writable(&location.bucket);
+        self.release_markers(file.ino).await;
         self.finish_acl(acl, location).await
     }
 
@@ -218,6 +221,7 @@ impl Fs {
             }
             self.forget_file(file);
         }
+        self.drain_markers().await;
         self.data.close().await;
         self.unsaved()
     }
@@ -227,6 +231,7 @@ impl Fs {
         let unsaved = self.files.all().into_iter().filter(|file| file.bytes.is_dirty());
         let named = unsaved.filter(|file| self.tree.place(file.ino).is_some());
         let mut unsaved: Vec<_> = named.map(|file| self.describe(&file, None)).collect();
+        unsaved.extend(self.unsaved_markers());
         if let Some(journal) = &self.journal {
             let left = journal.left().into_iter().map(|left| UnsavedFile {
                 path: self.shown(&left.name),

@@ -235,7 +235,10 @@ impl Fs {
                     _ => self.judge_marker(directory, &Location { bucket: bucket.clone(), key }).await?,
                 }
             }
-            (None, Some(_)) => false,
+            (None, Some(_)) => {
+                self.tree.note_no_marker(directory);
+                false
+            }
             _ => match self.tree.posix(directory) {
                 Some(posix) => posix,
                 None => self.judge_root(bucket, names).await?,

@@ -4,13 +4,11 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::BucketName;
 use crate::store::versions::{ListedVersion, VersionsRequest};
-use crate::store::{Condition, Key, Kind};
-use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Inode, Object, Place};
+use crate::store::{Key, Kind};
+use crate::tree::{AclState, Attr, Entry, FileKind, Ino, Inode, Place};
 
 use super::files::Handle;
 use super::open::{Access, HandleId};
@@ -37,7 +35,7 @@ impl Fs {
                 let entry = entry.ok_or_else(|| Error::new(Meaning::Stale, self.path(parent)))?;
                 // The name was looked up just now: there is no marker whose headers were to be kept.
                 self.tree.update(entry.ino, Inode::set_attributes_known);
-                let made = match self.put_marker(entry.ino, &attr).await {
+                let made = match self.make_marker(entry.ino, &attr).await {
                     Ok(()) => self.keep_attributes(entry.ino).await,
                     Err(error) => Err(error),
                 };
@@ -45,7 +43,6 @@ impl Fs {
                     self.tree.remove(parent, name);
                     return Err(error);
                 }
-                self.tree.set_posix(entry.ino, self.config.attrs != super::Attrs::List);
                 entry
             }
         };
@@ -145,43 +142,6 @@ impl Fs {
         }
     }
 
-    /// Stores the marker of a directory with these attributes, keeping what else it has.
-    pub(crate) async fn put_marker(&self, ino: Ino, attr: &Attr) -> Result<()> {
-        if self.tree.place(ino).and_then(|place| place.location()).is_none() {
-            return Ok(());
-        }
-        let old = self.tree.update(ino, |inode| std::mem::replace(&mut inode.attr, *attr));
-        let stored = self.store_marker(ino).await;
-        if let (Err(_), Some(old)) = (&stored, old) {
-            self.tree.update(ino, |inode| inode.attr = old);
-        }
-        stored
-    }
-
-    async fn store_marker(&self, ino: Ino) -> Result<()> {
-        if self.tree.read(ino, |inode| inode.object.is_none()) == Some(true) {
-            self.tree.update(ino, |inode| inode.set_acl(AclState::Sent(self.created_acl())));
-        }
-        let headers = self.headers_to_store(ino).await?;
-        let _moving = self.moving.read().await;
-        let Some(location) = self.place(ino)?.location() else { return Ok(()) };
-        let written = self.store.put(&location, Bytes::new(), &headers, &Condition::None).await?;
-        self.tree.update(ino, |inode| {
-            inode.object = Some(Object {
-                etag: written.etag,
-                size_bytes: 0,
-                modified: None,
-                version_id: written.version_id,
-                storage_class: headers.storage_class.clone(),
-                headers: Some(crate::store::ObjectHeaders { acl: None, ..headers }.into()),
-            });
-        });
-        if self.config.attrs == super::Attrs::Auto {
-            self.tree.set_posix(ino, true);
-        }
-        Ok(())
-    }
-
     /// A name came or went: the directory's own times follow, here only.
     pub(crate) fn note_names_changed(&self, directory: Ino) {
         let now = self.clock.now();
@@ -189,21 +149,6 @@ impl Fs {
             inode.attr.mtime = now;
             inode.attr.ctime = now;
         });
-    }
-
-    /// Without names and without a marker a directory would vanish. It gets a marker before its last name leaves it, so
-    /// that no listing ever misses it; and after, if several left at once.
-    pub(crate) async fn keep_directory(&self, directory: Ino, leaving: Option<&str>) {
-        let needs_marker = self.tree.read(directory, |inode| inode.object.is_none()) == Some(true)
-            && self.tree.children(directory).iter().all(|(name, _)| Some(&**name) == leaving)
-            && self.tree.place(directory).and_then(|place| place.location()).is_some();
-        if !needs_marker {
-            return;
-        }
-        let Some(attr) = self.tree.read(directory, |inode| inode.attr) else { return };
-        if let Err(error) = self.put_marker(directory, &attr).await {
-            log::warn!("{}: its last name leaves, and its marker could not be stored: {error}", self.path(directory));
-        }
     }
 
     /// Whether a bucket may be deleted here.

@@ -15,6 +15,7 @@
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
 //! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |
 //! | [`make`], [`remove`], [`rename`], [`link`] | mkdir, mknod, create; unlink, rmdir; rename; symlink, readlink |
+//! | `marker` | when directories are stored, which are there without |
 //! | `versions` | names of old versions |
 //! | [`statfs`] | statfs |
 //!
@@ -33,6 +34,7 @@ pub mod link;
 pub mod list;
 pub mod lookup;
 pub mod make;
+mod marker;
 mod names;
 pub mod open;
 pub mod read;
@@ -163,6 +165,8 @@ pub struct Fs {
     listing_locks: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     /// Until when the store is taken to be silent.
     silent_until: Mutex<Option<Instant>>,
+    /// Markers of directories that the store does not have yet.
+    markers: marker::Markers,
     /// Small files that will be opened next.
     ahead: ahead::Ahead,
     /// Programs that read one directory after another.
@@ -199,6 +203,7 @@ impl Fs {
             moving: tokio::sync::RwLock::default(),
             listing_locks: Mutex::default(),
             silent_until: Mutex::default(),
+            markers: marker::Markers::default(),
             ahead: ahead::Ahead::default(),
             walks: flat::Walks::default(),
             refused_buckets: Mutex::default(),

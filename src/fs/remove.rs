@@ -51,6 +51,7 @@ impl Fs {
         let ino = self.existing(parent, name).await?;
         self.check_changeable(ino)?;
         self.keep_directory(parent, Some(name)).await;
+        let _held = self.markers.hold(ino).await;
         match self.place(ino)? {
             Place::Directory { bucket, prefix } if prefix.marker().is_none() => {
                 self.delete_bucket(ino, &bucket).await?;
@@ -64,7 +65,7 @@ impl Fs {
         Ok(())
     }
 
-    /// Deletes the marker of a directory that is empty in the store and here.
+    /// Deletes the marker of a directory that is empty in the store and here. The marker must be held.
     pub(crate) async fn remove_directory(&self, ino: Ino) -> Result<()> {
         let Place::Directory { bucket, prefix } = self.place(ino)? else {
             return Err(Error::new(Meaning::NotDirectory, self.path(ino)));
@@ -74,15 +75,18 @@ impl Fs {
             return Err(not_empty());
         }
         // What was listed lately, or made here, is known to be empty or not.
-        let has_marker = self.tree.read(ino, |inode| inode.object.is_some()) == Some(true);
-        if has_marker
+        let marker = self.tree.read(ino, |inode| (inode.object.is_some(), inode.attributes_known()));
+        if let Some((has_marker, true)) = marker
             && self.tree.knowledge(ino) == Knowledge::Complete
             && let Some(key) = prefix.marker()
         {
             if !self.visible_children(ino).is_empty() {
                 return Err(not_empty());
             }
-            return Ok(self.store.delete(&crate::store::Location { bucket, key }, None).await?);
+            return match has_marker {
+                true => Ok(self.store.delete(&crate::store::Location { bucket, key }, None).await?),
+                false => Ok(()),
+            };
         }
         let request = ListRequest { prefix: prefix.as_str().to_owned(), keys_max: Some(2), ..ListRequest::default() };
         let page = self.store.list(&bucket, &request).await?;

@@ -185,9 +185,14 @@ impl Fs {
         if self.tree.is_below(names.new_parent, source) {
             return Err(Error::new(Meaning::InvalidArgument, "a directory cannot move into itself"));
         }
-        if let Some(target) = target {
-            self.remove_directory(target).await?;
-        }
+        let _held = match target {
+            Some(target) => {
+                let held = self.markers.hold(target).await;
+                self.remove_directory(target).await?;
+                Some(held)
+            }
+            None => None,
+        };
         let Place::Directory { bucket, prefix } = self.place(source)? else {
             return Err(Error::new(Meaning::NotDirectory, self.path(source)));
         };

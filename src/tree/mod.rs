@@ -192,6 +192,13 @@ impl Tree {
         }
     }
 
+    /// A listing has shown that a directory has no marker. No change of the directory.
+    pub fn note_no_marker(&self, ino: Ino) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino).filter(|inode| inode.object.is_none()) {
+            inode.set_attributes_known();
+        }
+    }
+
     /// Where the inode lies in the store; `None` if no name leads to it any more.
     pub fn place(&self, ino: Ino) -> Option<Place> {
         self.lock().place(ino)

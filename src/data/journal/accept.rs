@@ -174,6 +174,15 @@ impl Inner {
         self.flush(to).await
     }
 
+    /// Takes a marker out that has not begun to go up, whose directory is there without it; answers whether it is out.
+    pub(super) async fn withdraw(&self, to: &Location) -> bool {
+        let _accepting = self.accepting.lock().await;
+        let unsent = self.lock().cancel_unsent(to);
+        let is_out = unsent.is_some();
+        unsent.into_iter().for_each(|unneeded| self.spool_forgets(unneeded));
+        is_out
+    }
+
     fn spool_forgets(&self, (order, unneeded): (u64, Vec<String>)) {
         self.spool.remove_record(order);
         self.remove(&unneeded);

@@ -201,6 +201,17 @@ impl Journal {
         };
         Ok(Journal { inner: Arc::new(inner) })
     }
+
+    /// Whether changes are taken in.
+    pub fn accepts(&self) -> bool {
+        self.inner.config.accepts
+    }
+
+    /// A directory is there without its marker now: the marker need not go up. Answers whether it does not; a marker
+    /// that was put with [`Condition::IfAbsent`](store::Condition::IfAbsent) and has not begun to go up can be taken out.
+    pub async fn withdraw(&self, marker: &Location) -> bool {
+        self.inner.withdraw(marker).await
+    }
 }
 
 impl Inner {

@@ -19,6 +19,9 @@ use super::record::{Change, Record};
 /// name, then costs no request of its own.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// How long a directory's marker waits: most directories get a name soon that makes it superfluous, and some go again.
+const MARKER_LINGER: Duration = Duration::from_secs(1);
+
 /// With more changes than that nothing lingers: they wait for their turn long enough.
 const LINGERING_MAX: usize = 1000;
 
@@ -40,8 +43,8 @@ pub(super) struct Op {
     pub(super) stored_bytes: Arc<AtomicU64>,
     /// Why it could not be carried out, and how often.
     pub(super) failure: Option<(String, u32)>,
-    /// Of those that are ready, the lowest goes first: what has failed lets others go before it, so that it cannot take
-    /// every turn, until somebody waits for it.
+    /// Of those that are ready, the lowest goes first: markers let content go before them, and what has failed lets others
+    /// go before it, so that it cannot take every turn, until somebody waits for it.
     rank: u32,
     /// Whether the store refuses it for good: it is tried now and then, and nothing but its own name waits for it.
     pub(super) refused: bool,
@@ -70,7 +73,8 @@ impl Queue {
     /// Adds a change; its order must be the highest yet.
     pub(super) fn push(&mut self, record: Arc<Record>, now: Instant) {
         let lingers = record.pending().is_some() && self.ops.len() < LINGERING_MAX;
-        self.add(record, false, lingers.then_some(now + LINGER));
+        let linger = if record.is_marker() { MARKER_LINGER } else { LINGER };
+        self.add(record, false, lingers.then_some(now + linger));
     }
 
     /// Adds a change that a dead mount may have begun.
@@ -87,7 +91,8 @@ impl Queue {
             self.closes.insert(order);
         }
         let (started, held, failure, refused) = (false, false, None, false);
-        let op = Op { record, started, tried, held, rests, stored_bytes: Arc::default(), failure, rank: 0, refused };
+        let rank = u32::from(record.is_marker());
+        let op = Op { record, started, tried, held, rests, stored_bytes: Arc::default(), failure, rank, refused };
         self.ops.insert(order, op);
         match rests {
             Some(until) => drop(self.resting.insert((until, order))),

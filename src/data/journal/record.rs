@@ -179,9 +179,14 @@ impl Record {
         }
     }
 
-    /// Whether it brings bytes that only this machine has.
+    /// Whether it brings content that only this machine has.
     pub(super) fn is_close(&self) -> bool {
-        self.pending().is_some_and(|pending| pending.copied_from().is_none())
+        self.pending().is_some_and(|pending| pending.copied_from().is_none()) && !self.is_marker()
+    }
+
+    /// Whether it stores a directory's marker.
+    pub(super) fn is_marker(&self) -> bool {
+        self.pending().is_some() && self.to.key.as_str().ends_with('/')
     }
 
     /// The same, after the change `made` was carried out and the store calls its version `now`; `None` if that is nothing

@@ -101,7 +101,9 @@ impl Inner {
         let stored = match pending.copied_from().filter(|_| pending.keeps_headers) {
             Some((source, etag)) => self.copy(source, etag, to, pending).await,
             None => {
-                let stored = self.sender.store_snapshot(&snapshot, to, &pending.headers, &pending.condition).await;
+                // Whoever else made the same directory meanwhile is no rival.
+                let condition = if record.is_marker() { &Condition::None } else { &pending.condition };
+                let stored = self.sender.store_snapshot(&snapshot, to, &pending.headers, condition).await;
                 stored.map(|committed| committed.version)
             }
         };

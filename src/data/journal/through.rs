@@ -28,6 +28,8 @@ impl Inner {
     /// A condition in the store's own words.
     pub(super) fn real_condition(&self, to: &Location, condition: &Condition) -> Condition {
         match condition {
+            // Whoever else made the same directory meanwhile is no rival.
+            _ if to.key.as_str().ends_with('/') => Condition::None,
             Condition::IfMatch(etag) => Condition::IfMatch(self.lock().real(to, etag)),
             other => other.clone(),
         }
