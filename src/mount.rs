@@ -122,7 +122,7 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     ready();
     tokio::select! {
         () = until_end(&running, &mut mounted, &s3) => {}
-        never = running.fs.store_markers() => never,
+        never = running.fs.store_owed() => never,
     }
     mounted.tasks.close();
     mounted.tasks.wait().await;

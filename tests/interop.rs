@@ -94,7 +94,7 @@ fn files_pass_to_and_from_s3fs() {
         assert_eq!(mount.sh("stat -c %a d && getfattr --only-values -n user.colour d/f"), "750\nblue ä");
         assert_eq!(mount.sh("getfattr -d d/f | grep -c ="), "1\n", "their bundle is no attribute of its own");
         mount.sh("setfattr -n user.colour -v red d/f && mkdir e && cd e");
-        mount.sh(&format!("cd e && {MADE}"));
+        mount.sh(&format!("cd e && {MADE} && sync ."));
         let ours = mount.sh(SHOWN);
         drop(mount);
         let s3fs = S3fs::mount(rig, &bucket);
@@ -121,7 +121,7 @@ fn files_pass_to_and_from_rclone() {
         let mount = Mount::new(rig, Some(&bucket));
         assert_eq!(mount.sh(SHOWN), "f f 640 12:34 2001-02-03 04:05:06.5000000000 4 \n");
         assert_eq!(mount.sh("getfattr --only-values -n user.colour f"), "blue ä");
-        mount.sh("mkdir e && cd e && echo two > g && touch -d '2002-02-03 04:05:06.25 UTC' g && rm ../f");
+        mount.sh("mkdir e && cd e && echo two > g && touch -d '2002-02-03 04:05:06.25 UTC' g && rm ../f && sync g");
         drop(mount);
         rclone(rig, folder.path(), &["copy", &format!(":s3:{bucket}"), "back"]);
         assert_eq!(

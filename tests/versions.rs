@@ -85,7 +85,7 @@ fn old_versions_are_read_and_restored() {
         rig.boto(&format!("conn.get_bucket('{bucket}').configure_versioning(True)"));
         let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &["--ttl", "1s"], ..How::default() });
         mount.sh(
-            "mkdir d && echo one > d/f && chmod 640 d/f && touch -d 2001-01-01 d/f && mkdir d/sub && echo s > d/sub/g",
+            "mkdir d && echo one > d/f && chmod 640 d/f && touch -d 2001-01-01 d/f && sync d/f && mkdir d/sub && echo s > d/sub/g",
         );
         let first = mount.sh("getfattr --only-values -n user.s3.version_id d/f");
         mount.sh("echo 'two, longer' > d/f && head -c 300000 /dev/zero > d/f && rm -r d/sub && echo x > 'd/a@b'");

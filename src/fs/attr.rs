@@ -135,6 +135,7 @@ impl Fs {
                 Ok(())
             }
             (true, None) => self.commit_locked(file).await,
+            (false, _) if new != old && self.owe(ino, false, || ()) => self.keep_attributes(ino).await,
             (false, _) if new != old => self.commit_locked(file).await,
             (false, _) => Ok(()),
         };
@@ -156,7 +157,7 @@ impl Fs {
         if set.mtime.is_some() || set.atime.is_some() {
             self.tree.update(ino, |inode| inode.times_set = true);
         }
-        self.owe_marker(ino, &new, false).await?;
+        self.owe_marker(ino, Some(&new), false).await?;
         self.keep_attributes(ino).await
     }
 
@@ -322,8 +323,8 @@ impl Fs {
         if plain || decided || self.tree.place(parent).and_then(|place| place.location()).is_none() {
             return Ok(());
         }
-        let directory = self.known_attr(parent).await?;
-        self.owe_marker(parent, &directory, true).await?;
+        self.known_headers(parent).await?;
+        self.owe_marker(parent, None, true).await?;
         self.tree.set_posix(parent, true);
         Ok(())
     }

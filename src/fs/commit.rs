@@ -12,7 +12,7 @@ use crate::data::{Replaces, UploadState};
 use crate::error::{Error, Meaning, Result};
 use crate::format::header::Posix;
 use crate::store::{Kind, Location, ObjectHeaders};
-use crate::tree::{Ino, Place};
+use crate::tree::{Ino, Place, ROOT};
 
 use super::Fs;
 use super::files::{Handle, OpenFile};
@@ -68,7 +68,7 @@ impl Fs {
                 self.forget_file(file);
             }
         }
-        self.settle_markers(directory).await?;
+        self.settle_owed(directory).await?;
         match self.place(directory)? {
             Place::Account => self.settle(|_| true).await,
             Place::Directory { bucket, prefix } => {
@@ -107,7 +107,7 @@ impl Fs {
     pub(crate) async fn commit(&self, file: &Arc<OpenFile>) -> Result<()> {
         let _guard = file.lock.lock().await;
         file.check_not_overtaken()?;
-        if !file.bytes.is_dirty() {
+        if !file.bytes.is_dirty() && !self.owes_attributes(file.ino) {
             return Ok(());
         }
         self.commit_locked(file).await
@@ -147,7 +147,7 @@ impl Fs {
         if undated {
             self.take_stored_time(file, location, headers).await?;
         }
-        self.markers.note_writable(&location.bucket);
+        self.owed.note_writable(&location.bucket);
         self.release_markers(file.ino).await;
         self.finish_acl(acl, location).await
     }
@@ -221,7 +221,8 @@ impl Fs {
             }
             self.forget_file(file);
         }
-        self.drain_markers().await;
+        // A failure is told with what is not stored.
+        let _ = self.settle_owed(ROOT).await;
         self.data.close().await;
         self.unsaved()
     }
@@ -231,7 +232,7 @@ impl Fs {
         let unsaved = self.files.all().into_iter().filter(|file| file.bytes.is_dirty());
         let named = unsaved.filter(|file| self.tree.place(file.ino).is_some());
         let mut unsaved: Vec<_> = named.map(|file| self.describe(&file, None)).collect();
-        unsaved.extend(self.unsaved_markers());
+        unsaved.extend(self.unsaved_attributes());
         if let Some(journal) = &self.journal {
             let left = journal.left().into_iter().map(|left| UnsavedFile {
                 path: self.shown(&left.name),

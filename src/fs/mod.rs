@@ -15,7 +15,7 @@
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
 //! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |
 //! | [`make`], [`remove`], [`rename`], [`link`] | mkdir, mknod, create; unlink, rmdir; rename; symlink, readlink |
-//! | `marker` | when directories are stored, which are there without |
+//! | `marker`, `owed` | the objects of directories; what is stored a little later, if it is needed then |
 //! | `versions` | names of old versions |
 //! | [`statfs`] | statfs |
 //!
@@ -37,6 +37,7 @@ pub mod make;
 mod marker;
 mod names;
 pub mod open;
+mod owed;
 pub mod read;
 pub mod remove;
 pub mod rename;
@@ -165,8 +166,9 @@ pub struct Fs {
     listing_locks: Mutex<HashMap<Ino, Arc<tokio::sync::Mutex<()>>>>,
     /// Until when the store is taken to be silent.
     silent_until: Mutex<Option<Instant>>,
-    /// Markers of directories that the store does not have yet.
-    markers: marker::Markers,
+    /// What is stored a little later.
+    owed: owed::Owed,
+    spare: marker::Spare,
     /// Small files that will be opened next.
     ahead: ahead::Ahead,
     /// Programs that read one directory after another.
@@ -203,7 +205,8 @@ impl Fs {
             moving: tokio::sync::RwLock::default(),
             listing_locks: Mutex::default(),
             silent_until: Mutex::default(),
-            markers: marker::Markers::default(),
+            owed: owed::Owed::default(),
+            spare: marker::Spare::default(),
             ahead: ahead::Ahead::default(),
             walks: flat::Walks::default(),
             refused_buckets: Mutex::default(),

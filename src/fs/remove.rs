@@ -51,7 +51,7 @@ impl Fs {
         let ino = self.existing(parent, name).await?;
         self.check_changeable(ino)?;
         self.keep_directory(parent, Some(name)).await;
-        let _held = self.markers.hold(ino).await;
+        let _held = self.owed.hold_marker(ino).await;
         match self.place(ino)? {
             Place::Directory { bucket, prefix } if prefix.marker().is_none() => {
                 self.delete_bucket(ino, &bucket).await?;

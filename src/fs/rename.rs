@@ -145,10 +145,11 @@ impl Fs {
         let source = file.ino;
         let object = self.tree.read(source, |inode| inode.object.clone()).flatten();
         let (class, known) = object.map_or((None, None), |object| (object.storage_class, object.headers));
-        let headers = match known {
-            // What went up while it was written has the time at which the store got it, which a copy would not have.
-            Some(known) if is_undated(&known.metadata) => CopyHeaders::Replace(self.headers_to_store(source).await?),
-            _ => CopyHeaders::Keep { acl: self.riding_acl(source).await?, storage_class: class },
+        // What went up while it was written has the time at which the store got it, which a copy would not have.
+        let is_undated = known.is_some_and(|known| is_undated(&known.metadata));
+        let headers = match is_undated || self.owes_attributes(source) {
+            true => CopyHeaders::Replace(self.headers_to_store(source).await?),
+            false => CopyHeaders::Keep { acl: self.riding_acl(source).await?, storage_class: class },
         };
         self.keep_copies(Some(source), |at| at == to || *at == version.location).await?;
         let moved = self.data.copy_object(version, to, &headers).await?;
@@ -187,7 +188,7 @@ impl Fs {
         }
         let _held = match target {
             Some(target) => {
-                let held = self.markers.hold(target).await;
+                let held = self.owed.hold_marker(target).await;
                 self.remove_directory(target).await?;
                 Some(held)
             }

@@ -56,7 +56,7 @@ impl Running {
         }
         let parked = self.fs.park_unsaved();
         let journaled = self.fs.unsaved().into_iter().filter(|file| file.parked.is_some());
-        parked.into_iter().chain(journaled).chain(self.fs.unsaved_markers()).collect()
+        parked.into_iter().chain(journaled).chain(self.fs.unsaved_attributes()).collect()
     }
 }
 
