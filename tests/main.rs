@@ -18,6 +18,9 @@ mod serve_crash;
 /// Content headers, and that no road to a new version loses an attribute.
 mod kept;
 
+/// ACLs, of many files at once too.
+mod acl;
+
 /// Every example of the store's own manual, through the mount, with boto as the witness.
 mod manual;
 

@@ -147,6 +147,9 @@ pub enum AclAction {
         /// And everything below
         #[arg(short = 'R', long)]
         recursive: bool,
+        /// Change nothing, show what would be changed
+        #[arg(long)]
+        dry_run: bool,
         /// The ACL or grants, then the paths
         #[arg(required = true, num_args = 2.., value_name = "ACL|GRANT… PATH")]
         arguments: Vec<String>,

@@ -4,6 +4,7 @@
 pub mod acl;
 pub mod args;
 pub mod demo;
+mod each;
 mod log_output;
 pub mod mount;
 pub mod purge;

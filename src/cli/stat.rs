@@ -13,7 +13,6 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::{args, text};
-use crate::control;
 use crate::error::Meaning;
 
 /// The virtual attributes that answer by name; they are in no listing of attributes.
@@ -60,9 +59,7 @@ pub fn run(args: args::Stat) -> ExitCode {
 
 fn known_of(path: &Path) -> io::Result<Vec<(String, String)>> {
     let found = path.metadata()?;
-    if control::socket_of(path)?.is_none() {
-        return Err(io::Error::other("it is not in a dreamfs mount"));
-    }
+    text::check_mounted(path)?;
     let mut rows = vec![
         ("path".to_owned(), path.display().to_string()),
         ("size".to_owned(), size_text(found.len())),

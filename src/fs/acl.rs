@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Meaning, Result};
-use crate::format::acl::{Acl, CANNED_NAMES, parse_lines};
+use crate::format::acl::{Acl, CANNED_NAMES, parse_lines, same_grants};
 use crate::store::{AclHeaders, AclTarget, Kind, Location, NewAcl, PresignRequest};
-use crate::tree::{AclState, Ino, Place};
+use crate::tree::{AclState, FileKind, Ino, Place};
 
 use super::{Caller, Fs};
 
@@ -38,7 +38,8 @@ impl Fs {
         if let Some(AclState::Known(acl)) = self.tree.read(ino, |inode| inode.acl(self.config.ttl.min())) {
             return Ok(acl);
         }
-        let acl = Arc::new(self.store.get_acl(&self.acl_target(ino)?).await.map_err(unsupported_acl)?);
+        self.store_now(ino).await?;
+        let acl = Arc::new(self.store.get_acl(&self.acl_target(ino).await?).await.map_err(unsupported_acl)?);
         self.tree.update(ino, |inode| inode.set_acl(AclState::Known(acl.clone())));
         Ok(acl)
     }
@@ -71,20 +72,22 @@ impl Fs {
         if caller.uid != 0 && Some(caller.uid) != owner {
             return Err(Error::new(Meaning::NotPermitted, "only the owner and root may change an ACL"));
         }
-        let target = self.acl_target(ino)?;
-        if matches!(target, AclTarget::Object(_)) && self.profile.object_acl() == Some(false) {
-            log::warn!("{}: this store has no object ACLs; change the bucket's", self.path(ino));
-            return Err(Error::new(Meaning::Unsupported, "object ACL"));
+        // Only a file's ACL can wait for the file, and only where the store is known to take it then.
+        if self.kind(ino) == Some(FileKind::Directory) || self.profile.object_acl() != Some(true) {
+            self.store_now(ino).await?;
         }
         let file = self.files.get(ino);
         let _guard = match &file {
             Some(file) => Some(file.lock.lock().await),
             None => None,
         };
-        let unstored = self.tree.read(ino, |inode| inode.local && inode.object.is_none()).unwrap_or(false);
-        if unstored {
+        if self.is_unstored(ino) {
             self.tree.update(ino, |inode| inode.set_acl(AclState::Sent(Some(headers))));
             return Ok(());
+        }
+        let target = self.acl_target(ino).await?;
+        if matches!(target, AclTarget::Object(_)) && self.profile.object_acl() == Some(false) {
+            return self.set_bucket_wide_acl(ino, &new).await;
         }
         let stored = self.store.put_acl(&target, &new).await;
         if let Err(error) = &stored
@@ -99,12 +102,50 @@ impl Fs {
         Ok(())
     }
 
+    /// On a store whose objects have their bucket's ACL: nothing is to be done where that is the one that is wanted, and
+    /// nothing can be done where it is another.
+    async fn set_bucket_wide_acl(&self, ino: Ino, new: &NewAcl) -> Result<()> {
+        let present = self.acl(ino).await?;
+        let is_same = match new {
+            NewAcl::Canned(name) => present.canned_name() == Some(name),
+            NewAcl::Full(acl) => same_grants(&present.grants, &acl.grants),
+        };
+        if is_same {
+            return Ok(());
+        }
+        log::warn!("{}: on this store objects have the ACL of their bucket: set that of the bucket", self.path(ino));
+        Err(Error::new(Meaning::Unsupported, "object ACL"))
+    }
+
+    fn is_unstored(&self, ino: Ino) -> bool {
+        self.tree.read(ino, |inode| inode.local && inode.object.is_none()).unwrap_or(false)
+    }
+
+    /// Stores what was made here and waits to be stored: only what the store has, has an ACL.
+    async fn store_now(&self, ino: Ino) -> Result<()> {
+        if !self.is_unstored(ino) {
+            return Ok(());
+        }
+        if self.kind(ino) == Some(FileKind::Directory) {
+            let attr = self.tree.read(ino, |inode| inode.attr);
+            return self.put_marker(ino, &attr.ok_or_else(|| Error::new(Meaning::Stale, self.path(ino)))?).await;
+        }
+        let file = self.open_file(ino)?;
+        let stored = self.commit(&file).await;
+        self.forget_file(file);
+        stored
+    }
+
     /// Whose ACL an inode's attribute is: a file's, a directory's marker's, a bucket's.
-    fn acl_target(&self, ino: Ino) -> Result<AclTarget> {
+    async fn acl_target(&self, ino: Ino) -> Result<AclTarget> {
         match self.place(ino)? {
             Place::Account => Err(Error::new(Meaning::NoAttribute, "the account has no ACL")),
             Place::Directory { bucket, prefix } if prefix.marker().is_none() => Ok(AclTarget::Bucket(bucket)),
             place => {
+                // A directory is known by the keys below it, also where its marker was not looked for yet.
+                if self.kind(ino) == Some(FileKind::Directory) {
+                    self.known_headers(ino).await?;
+                }
                 let stored = self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false);
                 match place.location() {
                     Some(location) if stored => Ok(AclTarget::Object(location)),
@@ -188,7 +229,7 @@ impl Fs {
             return true;
         }
         match self.store.get_acl(&AclTarget::Bucket(location.bucket.clone())).await {
-            Ok(bucket) => bucket.grants == acl.grants,
+            Ok(bucket) => same_grants(&bucket.grants, &acl.grants),
             Err(_) => false,
         }
     }

@@ -1,0 +1,92 @@
+//! ACLs: of many files at once, by `dreamfs acl`.
+
+use crate::harness::{How, Kind, Mount, WITH_ACL, on};
+
+/// `dreamfs acl`: (whether it succeeded, what it printed, what it complained of).
+fn acl(mount: &Mount, arguments: &[&str]) -> (bool, String, String) {
+    let output = mount.dreamfs(&[&["acl"], arguments].concat());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+/// `acl set -R` reaches every file and marker; a second run changes nothing and asks once for each; `--dry-run` shows what
+/// would be changed and changes nothing.
+#[test]
+fn many_files_are_changed_at_once() {
+    on(WITH_ACL, "many_files_are_changed_at_once", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!(
+            "b = conn.get_bucket('{bucket}')\nb.new_key('t/d/').set_contents_from_string('')\n\
+             for n in range(300): b.new_key('t/%s/f%03d' % ('de'[n % 2], n)).set_contents_from_string('x')"
+        ));
+        let mount = Mount::new(rig, Some(&bucket));
+        let tree = mount.path.join("t").display().to_string();
+        let public = || {
+            let count = "sum(1 for k in conn.get_bucket('{}').list() if len(k.get_acl().acl.grants) == 2)";
+            rig.boto(&format!("print({})", count.replace("{}", &bucket))).trim().to_owned()
+        };
+        let (good, shown, words) = acl(&mount, &["set", "-R", "--dry-run", "public-read", &tree]);
+        assert!(good && words.is_empty(), "{words}");
+        assert!(shown.lines().all(|line| line.ends_with(": private -> public-read")), "{shown}");
+        assert_eq!((shown.lines().count(), public().as_str()), (301, "0"), "300 files and a marker");
+
+        let first =
+            mount.cost(|| assert_eq!(acl(&mount, &["set", "-R", "public-read", &tree]), (true, "".into(), "".into())));
+        assert_eq!((first["PutAcl"], public().as_str()), (301, "301"), "{first:?}");
+        let again = mount.cost(|| assert!(acl(&mount, &["set", "-R", "public-read", &tree]).0));
+        assert!(again["GetAcl"] == 301 && !again.contains_key("PutAcl"), "{again:?}");
+        mount.sh("setfattr -n user.s3.acl -v private t/e/f001");
+        let rest = mount.cost(|| assert!(acl(&mount, &["set", "-R", "public-read", &tree]).0));
+        assert_eq!(rest["PutAcl"], 1, "{rest:?}");
+        let (good, shown, _) = acl(&mount, &["get", "-R", &tree]);
+        assert!(good && shown.matches("# acl: public-read\n").count() == 301, "{shown}");
+        let files: Vec<&str> = shown.lines().filter(|line| line.starts_with("# file:")).collect();
+        assert!(files.is_sorted(), "{files:?}");
+    });
+}
+
+/// What fails is named, the rest is done, and the status tells.
+#[test]
+fn what_cannot_be_changed_is_named() {
+    on(WITH_ACL, "what_cannot_be_changed_is_named", |rig| {
+        let bucket = rig.bucket();
+        let mount = Mount::new(rig, Some(&bucket));
+        mount.sh("mkdir d && touch d/a d/b d/c");
+        let tree = mount.path.join("d").display().to_string();
+        let (good, _, words) = acl(&mount, &["set", "-R", "READ id=nobody-has-this-id", &tree]);
+        assert!(!good && words.lines().count() == 5, "{words}");
+        for name in ["d", "d/a", "d/b", "d/c"] {
+            let path = mount.path.join(name).display().to_string();
+            assert!(words.contains(&format!("dreamfs: {path}: Invalid argument.")), "{words}");
+        }
+        assert!(words.contains("0 changed, 4 failed."), "{words}");
+        let missing = mount.path.join("missing").display().to_string();
+        let (good, _, words) =
+            acl(&mount, &["set", "public-read", &format!("{tree}/a"), &missing, &format!("{tree}/c")]);
+        assert!(
+            !good && words == format!("dreamfs: {missing}: No such file or directory. Check the path.\n"),
+            "{words}"
+        );
+        assert_eq!(mount.sh("getfattr --only-values -n user.s3.acl d/a d/c 2> /dev/null"), "public-readpublic-read");
+    });
+}
+
+/// Where objects have their bucket's ACL, that one is read, may be "set", and any other is refused with advice.
+#[test]
+fn a_bucket_wide_acl_is_read_and_set_on_the_bucket() {
+    on(&[Kind::B2], "a_bucket_wide_acl_is_read_and_set_on_the_bucket", |rig| {
+        let bucket = rig.bucket();
+        let mount = Mount::with(rig, &How::default());
+        let top = mount.path.join(&bucket).display().to_string();
+        mount.sh(&format!("echo x > {bucket}/f && mkdir {bucket}/d && touch {bucket}/d/g"));
+        let (good, _, words) = acl(&mount, &["set", "public-read", &format!("{top}/f")]);
+        assert!(!good && words.contains("ACLs for buckets only"), "{words}");
+        assert_eq!(acl(&mount, &["set", "-R", "private", &top]), (true, "".into(), "".into()), "it is what they have");
+        assert_eq!(acl(&mount, &["set", "public-read", &top]), (true, "".into(), "".into()));
+        mount.sh(&format!("setfattr -n user.s3.refresh -v 1 {bucket}"));
+        let (good, shown, _) = acl(&mount, &["get", "-R", &top]);
+        assert!(good && shown.matches("# acl: public-read\n").count() >= 3, "{shown}");
+        let grants = rig.boto(&format!("print(len(conn.get_bucket('{bucket}').get_acl().acl.grants))"));
+        assert_eq!(grants.trim(), "2");
+    });
+}
