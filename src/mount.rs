@@ -18,7 +18,7 @@ use crate::config::{self, advice::advice};
 use crate::control;
 use crate::data::disk::{self, DiskCache};
 use crate::data::journal::{self, Journal};
-use crate::data::state::{Orphan, State};
+use crate::data::state::{LeftFinish, Leftover, Orphan, State};
 use crate::data::{self, Data};
 use crate::fs::commit::UnsavedFile;
 use crate::fs::{self, Fs};
@@ -86,13 +86,13 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let sending = journal.clone().map(Sending::begin);
     let store = journal.clone().map_or(trace.clone() as Arc<dyn Store>, |journal| Arc::new(journal));
     let data = Data::new(store.clone(), data_config(&config, state, journal.is_some(), &endpoint)?);
-    data.abort_leftovers(leftovers.uploads).await;
 
     let socket = config.control_dir.join(format!("{}.sock", std::process::id()));
     let (told, invalidations) = mpsc::unbounded_channel();
     let fs_config = fs_config(&config, socket);
     let fs = Fs::new(store, data.clone(), journal.clone(), profile.clone(), fs_config, Clock::system(), told);
     let fs = Arc::new(fs);
+    work_off(&config, &fs, &data, leftovers.uploads, leftovers.finishes).await;
     let mounted = session::mount(&fs, &config.mountpoint, &config.session, invalidations);
     let mut mounted = mounted.map_err(|error| format!("cannot mount on {}: {error}", config.mountpoint.display()))?;
 
@@ -134,6 +134,21 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     connections.close();
     connections.wait().await;
     report(&unsaved)
+}
+
+/// Aborts the uploads of mounts that died, and finishes the versions that they left unfinished in the background.
+async fn work_off(
+    config: &config::Mount,
+    fs: &Arc<Fs>,
+    data: &Data,
+    uploads: Vec<Leftover>,
+    unfinished: Vec<LeftFinish>,
+) {
+    data.abort_leftovers(uploads).await;
+    if !config.session.read_only && !unfinished.is_empty() {
+        let fs = fs.clone();
+        data.spawn(async move { fs.finish_leftovers(unfinished).await });
+    }
 }
 
 fn data_config(

@@ -90,3 +90,47 @@ fn a_bucket_wide_acl_is_read_and_set_on_the_bucket() {
         assert_eq!(grants.trim(), "2");
     });
 }
+
+/// `dreamfs stat` shows all there is, to people and to programs.
+#[test]
+fn stat_shows_all_there_is() {
+    on(&[Kind::Rgw, Kind::Embedded, Kind::B2], "stat_shows_all_there_is", |rig| {
+        let bucket = rig.bucket();
+        let mount = Mount::new(rig, Some(&bucket));
+        mount.sh("echo x > f.css && chmod 640 f.css && setfattr -n user.colour -v blue f.css && touch -d '2001-02-03 04:05:06.5 UTC' f.css");
+        let (file, root) = (mount.path.join("f.css").display().to_string(), mount.path.display().to_string());
+        let told = mount.dreamfs(&["stat", "--json", &file, &root]);
+        assert!(told.status.success(), "{told:?}");
+        let text = String::from_utf8(told.stdout).expect("UTF-8");
+        let told: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let [file_told, root_told] = &told[..] else { panic!("two lines: {text}") };
+        let wanted = [
+            ("/kind", "file"),
+            ("/mode", "0640"),
+            ("/modified", "2001-02-03T04:05:06.5Z"),
+            ("/s3/key", "f.css"),
+            ("/s3/bucket", &bucket),
+            ("/s3/content_type", "text/css"),
+            ("/s3/acl", "private"),
+            ("/s3/upload", "stored"),
+            ("/attributes/user.colour", "blue"),
+        ];
+        for (at, value) in wanted {
+            assert_eq!(file_told.pointer(at).and_then(|told| told.as_str()), Some(value), "{at}: {file_told}");
+        }
+        assert_eq!((&file_told["size"], file_told["s3"]["grants"].as_array().map(Vec::len)), (&2.into(), Some(1)));
+        let created = rig
+            .boto(&format!("print([b.creation_date[:19] for b in conn.get_all_buckets() if b.name == '{bucket}'][0])"));
+        assert!(
+            root_told["s3"]["created"].as_str().is_some_and(|told| told.starts_with(created.trim())),
+            "{root_told}"
+        );
+        let shown = mount.dreamfs(&["stat", &file]);
+        let shown = String::from_utf8(shown.stdout).expect("UTF-8");
+        for line in
+            ["kind ", "etag ", "grants ", "url ", "user.colour    blue", "modified       2001-02-03 04:05:06 UTC"]
+        {
+            assert!(shown.lines().any(|found| found.starts_with(line)), "{line}: {shown}");
+        }
+    });
+}

@@ -3,11 +3,14 @@
 
 use crate::harness::{ALL, Mount, Rig, WITH_ACL, on};
 
-/// What the bucket holds of `f` besides its bytes and times: headers, metadata and, where asked, grants.
+/// What the bucket holds of `f` besides its bytes and times: headers, metadata and, where asked, grants and tags.
 fn witness(rig: &Rig, bucket: &str, with_acl: bool) -> String {
     let acl = match with_acl {
-        true => "print(sorted((str(g.id or g.uri), g.permission) for g in k.get_acl().acl.grants))",
-        false => "",
+        true => format!(
+            "print(sorted((str(g.id or g.uri), g.permission) for g in k.get_acl().acl.grants))\n\
+             print(conn.make_request('GET', '{bucket}', 'f', query_args='tagging').read().decode())"
+        ),
+        false => String::new(),
     };
     rig.boto(&format!(
         "k = conn.get_bucket('{bucket}').get_key('f')\n\
@@ -93,7 +96,7 @@ fn bad_headers_are_refused() {
     });
 }
 
-/// Every road × every attribute: ACL, content headers, storage class, another program's metadata, xattrs; mode, owner
+/// Every road × every attribute: ACL, tags, content headers, storage class, another program's metadata, xattrs; mode, owner
 /// and time where the road does not change them.
 #[test]
 fn every_road_keeps_every_attribute() {
@@ -110,9 +113,17 @@ fn every_road_keeps_every_attribute() {
         );
         let owner = xattr(&mount, "s3.owner");
         let grants = format!("FULL_CONTROL id={owner}\nREAD id=bob\nREAD_ACP group=AuthenticatedUsers");
+        mount.sh("setfattr -n user.s3.tags -v \"$(printf 'project=apollo\\nnote=a b&c')\" f");
         mount.sh(&format!("setfattr -n user.s3.grants -v '{grants}' f && touch -d '2001-02-03 04:05:06.5 UTC' f"));
         let before = witness(rig, &bucket, true);
-        for part in ["text/x-kept max-age=7 inline identity de", "theirs", "colour", "bob", "AuthenticatedUsers"] {
+        for part in [
+            "text/x-kept max-age=7 inline identity de",
+            "theirs",
+            "colour",
+            "bob",
+            "AuthenticatedUsers",
+            "<Value>apollo<",
+        ] {
             assert!(before.contains(part), "{part}: {before}");
         }
         let stat = |format: &str| mount.sh(&format!("TZ=UTC stat -c '{format}' f"));

@@ -18,8 +18,14 @@ mod serve_crash;
 /// Content headers, and that no road to a new version loses an attribute.
 mod kept;
 
+/// What is put onto a version after it was made.
+mod finish;
+
 /// ACLs, of many files at once too.
 mod acl;
+
+/// Links that lend the mounter's credentials.
+mod links;
 
 /// Every example of the store's own manual, through the mount, with boto as the witness.
 mod manual;

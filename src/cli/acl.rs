@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use indicatif::{HumanCount, ProgressBar};
 
 use super::args::{self, AclAction};
+use super::attributes::{self, is};
 use super::each::{self, Found};
 use super::text::{self, complain};
 use crate::error::Meaning;
@@ -134,11 +135,11 @@ fn summary(changed: u64, same: u64, failed: u64, dry_run: bool) -> String {
 impl Change {
     fn bring_to(&self, path: &Path, looks: &Looks, dry_run: bool) -> io::Result<Outcome> {
         // Another file system would take the attribute for the file's own and say yes.
-        text::check_mounted(path)?;
+        attributes::check_mounted(path)?;
         if dry_run || looks.pay() {
-            let old = attribute(path, ACL_ATTRIBUTE)?;
+            let old = attributes::value(path, ACL_ATTRIBUTE)?;
             let grants = match self {
-                Change::Grants(_) => Some(attribute(path, GRANTS_ATTRIBUTE)?),
+                Change::Grants(_) => Some(attributes::value(path, GRANTS_ATTRIBUTE)?),
                 Change::Canned(_) => None,
             };
             let is_same = self.is(&old, grants.as_deref());
@@ -187,7 +188,7 @@ fn shown(path: &Path, acl: String, grants: Option<String>) -> io::Result<String>
     if acl != "custom" {
         return Ok(acl);
     }
-    let grants = grants.map_or_else(|| attribute(path, GRANTS_ATTRIBUTE), Ok)?;
+    let grants = grants.map_or_else(|| attributes::value(path, GRANTS_ATTRIBUTE), Ok)?;
     Ok(grants.lines().collect::<Vec<_>>().join(", "))
 }
 
@@ -203,10 +204,6 @@ fn tell(found: &Found, error: &io::Error) -> bool {
 /// Whether there is nothing that could have an ACL.
 fn has_no_acl(error: &io::Error) -> bool {
     is(error, Meaning::NoAttribute) || is(error, Meaning::Unsupported)
-}
-
-fn is(error: &io::Error, meaning: Meaning) -> bool {
-    error.raw_os_error() == Some(meaning.errno())
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -226,10 +223,10 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// The ACL of one path in the manner of getfacl.
 fn describe(path: &Path) -> io::Result<String> {
-    text::check_mounted(path)?;
-    let acl = attribute(path, ACL_ATTRIBUTE)?;
-    let owner = optional(attribute(path, OWNER_ATTRIBUTE))?;
-    let grants = optional(attribute(path, GRANTS_ATTRIBUTE))?;
+    attributes::check_mounted(path)?;
+    let acl = attributes::value(path, ACL_ATTRIBUTE)?;
+    let owner = optional(attributes::value(path, OWNER_ATTRIBUTE))?;
+    let grants = optional(attributes::value(path, GRANTS_ATTRIBUTE))?;
     let mut shown = format!("# file: {}\n", text::printable(&path.to_string_lossy()));
     if let Some(owner) = owner {
         let _ = writeln!(shown, "# owner: {}", text::printable(&owner));
@@ -239,13 +236,6 @@ fn describe(path: &Path) -> io::Result<String> {
         let _ = writeln!(shown, "{}", text::printable(line));
     }
     Ok(shown)
-}
-
-/// An attribute's value; one that is not there is the error that the kernel has for it.
-fn attribute(path: &Path, name: &str) -> io::Result<String> {
-    let value = xattr::get_deref(path, name)?;
-    let value = value.ok_or_else(|| io::Error::from_raw_os_error(Meaning::NoAttribute.errno()))?;
-    Ok(String::from_utf8_lossy(&value).trim_end().to_owned())
 }
 
 fn optional(value: io::Result<String>) -> io::Result<Option<String>> {

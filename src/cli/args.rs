@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::flags::{Connection, Flags};
@@ -117,6 +118,9 @@ pub struct Status {
 /// `dreamfs stat`.
 #[derive(Debug, Args)]
 pub struct Stat {
+    /// For programs: an object a line
+    #[arg(long)]
+    pub json: bool,
     /// Files and directories in a mount
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
@@ -159,15 +163,32 @@ pub enum AclAction {
 /// `dreamfs url`.
 #[derive(Debug, Args)]
 pub struct Url {
-    /// How long a signed link works
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    /// To get the file, or to store it under a name that need not be there
+    #[arg(long, value_enum, value_name = "GET|PUT", hide_possible_values = true, ignore_case = true)]
+    #[arg(default_value = "GET", conflicts_with = "public")]
+    pub method: Method,
+    /// How long a signed link works, at most seven days
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration, conflicts_with = "public")]
     pub expires: Duration,
     /// The plain link, for files whose ACL is public
     #[arg(long)]
     pub public: bool,
+    /// Have browsers keep it under this name, not show it
+    #[arg(long, value_name = "NAME", conflicts_with = "public", value_parser = NonEmptyStringValueParser::new())]
+    pub download_name: Option<String>,
     /// Files in a mount
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
+}
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum Method {
+    /// To get the file.
+    Get,
+    /// To store it.
+    Put,
 }
 
 /// `dreamfs wait`.

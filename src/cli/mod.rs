@@ -3,6 +3,7 @@
 
 pub mod acl;
 pub mod args;
+mod attributes;
 pub mod demo;
 mod each;
 mod log_output;

@@ -7,8 +7,6 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::control;
-
 /// Prints a line of trouble: what went wrong, then what to do.
 pub fn complain(line: &str) {
     // When standard error is closed there is nobody left to tell.
@@ -59,14 +57,6 @@ pub fn reason(error: &io::Error) -> String {
     match text.split_once(" (os error") {
         Some((reason, _)) => reason.to_owned(),
         None => text,
-    }
-}
-
-/// Whether a path lies in a dreamfs mount.
-pub fn check_mounted(path: &Path) -> io::Result<()> {
-    match control::socket_of(path)? {
-        Some(_) => Ok(()),
-        None => Err(io::Error::other("it is not in a dreamfs mount")),
     }
 }
 

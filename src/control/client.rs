@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Answer, Progress, Request, SOCKET_ATTRIBUTE, SOCKET_SUFFIX, Status, Unsaved};
+use super::{Answer, Link, Progress, Request, SOCKET_ATTRIBUTE, SOCKET_SUFFIX, Status, Unsaved};
 use crate::error::Meaning;
 use crate::fuse::host::User;
 
@@ -70,6 +70,14 @@ impl Client {
         self.ask(&Request::Status)?;
         match self.answer()? {
             Answer::Status(status) => Ok(*status),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Asks for a signed link.
+    pub fn link(&mut self, wanted: Link) -> Result<String, ClientError> {
+        match self.work(&Request::Link(wanted), |_| ())? {
+            Answer::Link(link) => Ok(link),
             other => Err(unexpected(other)),
         }
     }
@@ -134,7 +142,7 @@ fn unexpected(answer: Answer) -> ClientError {
         Answer::Busy(users) => ClientError::Busy(users),
         Answer::Unsaved(unsaved) => ClientError::Unsaved(unsaved),
         Answer::Error(reason) => ClientError::Refused(reason),
-        Answer::Status(_) | Answer::Progress(_) | Answer::Done { .. } => {
+        Answer::Status(_) | Answer::Progress(_) | Answer::Done { .. } | Answer::Link(_) => {
             io::Error::new(io::ErrorKind::InvalidData, "the daemon answered another question").into()
         }
     }

@@ -1,8 +1,9 @@
 //! The daemon's socket: status, drain and unmount, asked by the small commands.
 //!
 //! One JSON object a line each way over a unix socket `PID.sock`, mode 0600, in a folder of mode 0700. A question is
-//! `{"request":"status"}`, `{"request":"drain"}` or `{"request":"unmount","force":false}`. Answers are `progress`
-//! lines, then one last line: `status`, `done`, `busy`, `unsaved` or `error`. A connection may ask again and again.
+//! `{"request":"status"}`, `{"request":"drain"}`, `{"request":"unmount","force":false}` or `{"request":"link",…}`. Answers
+//! are `progress` lines, then one last line: `status`, `done`, `link`, `busy`, `unsaved` or `error`. A connection may ask
+//! again and again.
 //!
 //! It refuses everyone but the daemon's own user and root, and it decides nothing: what the questions mean is behind
 //! the trait [`Daemon`].
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::fuse::host::{self, User};
+use crate::store::{LinkMethod, Location};
 
 pub use client::{Client, ClientError, socket_of, sockets_in};
 pub use server::serve;
@@ -128,9 +130,25 @@ pub trait Daemon: Send + Sync {
     /// `report` stays open until the end, whether or not the one who asked still listens.
     async fn drain(&self, report: mpsc::Sender<Progress>) -> Result<(), Vec<Unsaved>>;
 
+    /// Signs a link, which lends the mounter's credentials; or says why not.
+    async fn link(&self, wanted: Link) -> Result<String, String>;
+
     /// Takes the mount away; with `force` also while it is in use. After `Ok` the daemon ends by itself, once the
     /// tracker that was given to [`serve`] is empty.
     async fn unmount(&self, force: bool) -> Result<(), UnmountError>;
+}
+
+/// A link that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The object, which need not be there.
+    pub location: Location,
+    /// What the link lets its holder do.
+    pub method: LinkMethod,
+    /// For how long.
+    pub seconds: u64,
+    /// The name under which browsers keep what they get by it.
+    pub download_name: Option<String>,
 }
 
 /// Why a mount is still there.
@@ -151,6 +169,7 @@ enum Request {
     Status,
     Drain,
     Unmount { force: bool },
+    Link(Link),
 }
 
 /// An answer, one line. All but `Progress` are the last of their question.
@@ -163,6 +182,7 @@ enum Answer {
     Done {
         unsaved: Vec<Unsaved>,
     },
+    Link(String),
     Busy(Vec<User>),
     Unsaved(Vec<Unsaved>),
     Error(String),

@@ -154,6 +154,10 @@ async fn carry_out(request: Request, daemon: &dyn Daemon, listener: &mut Listene
             Ok(()) => Answer::Done { unsaved: Vec::new() },
             Err(unsaved) => Answer::Unsaved(unsaved),
         },
+        Request::Link(wanted) => match daemon.link(wanted).await {
+            Ok(link) => Answer::Link(link),
+            Err(why) => Answer::Error(why),
+        },
         Request::Unmount { force } => {
             let unsaved = drain(daemon, listener).await.err().unwrap_or_default();
             if !unsaved.is_empty() && !force {

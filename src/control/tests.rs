@@ -60,6 +60,13 @@ impl Daemon for Fake {
         if self.unsaved.is_empty() { Ok(()) } else { Err(self.unsaved.clone()) }
     }
 
+    async fn link(&self, wanted: Link) -> Result<String, String> {
+        match wanted.seconds {
+            0 => Err("never".to_owned()),
+            seconds => Ok(format!("{}?{}&{seconds}", wanted.location, wanted.method.name())),
+        }
+    }
+
     async fn unmount(&self, force: bool) -> Result<(), UnmountError> {
         self.calls.lock().unwrap().push(format!("unmount {force}"));
         self.unmounted.clone()
@@ -138,6 +145,19 @@ async fn unmount_drains_first() {
     let served = Served::start(daemon.clone()).await;
     assert!(served.ask(|mut client| client.unmount(false, |_| ()).unwrap()).await.is_empty());
     assert_eq!(daemon.calls(), ["drained", "unmount false"]);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn links_are_asked_for_and_may_be_refused() {
+    let served = Served::start(Arc::new(Fake::default())).await;
+    let location =
+        Location { bucket: "photos".to_owned().try_into().unwrap(), key: "a b".to_owned().try_into().unwrap() };
+    let wanted = |seconds| Link { location: location.clone(), method: LinkMethod::Put, seconds, download_name: None };
+    let (good, bad) = (wanted(60), wanted(0));
+    let (good, bad) = served.ask(move |mut client| (client.link(good).unwrap(), client.link(bad).unwrap_err())).await;
+    assert_eq!(good, "photos/a b?PUT&60");
+    assert!(matches!(bad, ClientError::Refused(why) if why == "never"));
     served.end().await;
 }
 

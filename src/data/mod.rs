@@ -46,8 +46,8 @@ use crate::store::{self, ETag, Kind, Location, Store};
 use budget::Budget;
 use cache::Cache;
 use disk::DiskCache;
-use stage::StageArea;
-use state::{Leftover, State};
+use stage::{StageArea, off_worker};
+use state::{Finish, Leftover, NoteOnDisk, State};
 
 pub use condition::Replaces;
 pub use file::{File, UploadState};
@@ -224,6 +224,17 @@ impl Data {
                 Err(error) => log::warn!("{}: an upload of a former mount is not aborted: {error}", leftover.location),
             }
         }
+    }
+
+    /// Records what a version needs after it was made.
+    pub async fn record_finish(&self, finish: &Finish) -> crate::error::Result<NoteOnDisk> {
+        let (data, finish) = (self.clone(), finish.clone());
+        off_worker(move || data.inner.state.record_finish(&finish)).await
+    }
+
+    /// A version is finished.
+    pub async fn forget_finish(&self, record: NoteOnDisk) -> crate::error::Result<()> {
+        off_worker(move || record.remove()).await
     }
 
     /// Runs background work, which unmounting waits for.

@@ -1,6 +1,7 @@
-//! The state folder of one live mount: staging files and the records of uploads that it has begun.
+//! The state folder of one live mount: staging files, and records of uploads that it has begun and of versions that it
+//! has to finish.
 //!
-//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/`, `uploads/` and `journal/`, mode 0700. The lock dies with the process, so an
+//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/`, `uploads/`, `finish/` and `journal/`, mode 0700. The lock dies with the process, so an
 //! unlocked folder belongs to a mount that is gone: what it left unfinished is found here by the next mount that
 //! covers its keys. Nothing is ever judged by its age.
 
@@ -11,12 +12,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{BucketName, Key, Location};
+use crate::store::{Acl, BucketName, Key, Location, Tag};
 
 /// The target of a mount of every bucket.
 pub const ALL_BUCKETS: &str = "all buckets";
+
+/// The folder of records of uploads.
+const UPLOADS: &str = "uploads";
+
+/// The folder of records of versions that are to be finished.
+const FINISH: &str = "finish";
 
 /// The folder of changes that are not stored yet.
 pub(super) const JOURNAL: &str = "journal";
@@ -51,6 +59,34 @@ impl Leftover {
     }
 }
 
+/// What a version needs after it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finish {
+    /// Where it lies.
+    pub location: Location,
+    /// Its ACL, if no header could say it.
+    pub acl: Option<Acl>,
+    /// Its tags, if no header could say them.
+    pub tags: Option<Vec<Tag>>,
+}
+
+/// A version that a dead mount made, or was about to make, and did not finish.
+#[derive(Debug)]
+pub struct LeftFinish {
+    /// What it needs.
+    pub finish: Finish,
+    record: PathBuf,
+    /// Keeps others away from the folder while this is worked off.
+    _lock: Arc<File>,
+}
+
+impl LeftFinish {
+    /// It is finished: its record may go.
+    pub fn forget(&self) -> io::Result<()> {
+        fs::remove_file(&self.record)
+    }
+}
+
 /// The journal of a dead mount.
 #[derive(Debug)]
 pub struct Orphan {
@@ -67,6 +103,8 @@ pub struct Orphan {
 pub struct Leftovers {
     /// Uploads that they did not finish.
     pub uploads: Vec<Leftover>,
+    /// Versions that they did not finish.
+    pub finishes: Vec<LeftFinish>,
     /// Changes that they did not store.
     pub journals: Vec<Orphan>,
 }
@@ -78,9 +116,9 @@ struct Record {
     upload_id: String,
 }
 
-/// The record of an upload that is under way; removed when it is complete or aborted.
+/// The record of an upload that is under way, or of a version that is to be finished.
 #[derive(Debug)]
-pub struct UploadRecord {
+pub struct NoteOnDisk {
     path: PathBuf,
 }
 
@@ -103,6 +141,7 @@ impl State {
             let Some(lock) = try_lock(&folder)? else { continue };
             let lock = Arc::new(lock);
             leftovers.uploads.extend(clear(&folder, &lock, |_| true)?);
+            leftovers.finishes.extend(finishes(&folder, &lock, |_| true)?);
             if state.is_none() {
                 let lock = lock.try_clone()?;
                 state = Some(State { folder, next_record: AtomicU64::new(1), _lock: lock });
@@ -120,6 +159,7 @@ impl State {
                 let (lock, bucket) = (Arc::new(lock), (target != ALL_BUCKETS).then(|| target.to_owned()));
                 let ours = |of: &str| bucket.as_deref().is_none_or(|bucket| bucket == of);
                 leftovers.uploads.extend(clear(&folder, &lock, ours)?);
+                leftovers.finishes.extend(finishes(&folder, &lock, ours)?);
                 leftovers.journals.push(Orphan { folder: folder.join(JOURNAL), bucket, _lock: lock });
             }
         }
@@ -139,15 +179,24 @@ impl State {
     }
 
     /// Records an upload, so that a killed daemon leaves a note of it. A loss of power may take the note, not the bytes.
-    pub fn record_upload(&self, location: &Location, upload_id: &str) -> io::Result<UploadRecord> {
+    pub fn record_upload(&self, location: &Location, upload_id: &str) -> io::Result<NoteOnDisk> {
         let record = Record {
             bucket: location.bucket.to_string(),
             key: location.key.to_string(),
             upload_id: upload_id.to_owned(),
         };
+        self.record(UPLOADS, &record)
+    }
+
+    /// Records what a version needs after it was made, likewise.
+    pub fn record_finish(&self, finish: &Finish) -> io::Result<NoteOnDisk> {
+        self.record(FINISH, finish)
+    }
+
+    fn record(&self, folder: &str, record: &impl Serialize) -> io::Result<NoteOnDisk> {
         let (path, file) = loop {
             let number = self.next_record.fetch_add(1, Ordering::Relaxed);
-            let path = self.folder.join("uploads").join(format!("{}-{number}.json", std::process::id()));
+            let path = self.folder.join(folder).join(format!("{}-{number}.json", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
                 Ok(file) => break (path, file),
                 // A dead mount's whose process had the same number, as in a container.
@@ -155,13 +204,13 @@ impl State {
                 Err(error) => return Err(error),
             }
         };
-        serde_json::to_writer(&file, &record)?;
-        Ok(UploadRecord { path })
+        serde_json::to_writer(&file, record)?;
+        Ok(NoteOnDisk { path })
     }
 }
 
-impl UploadRecord {
-    /// The upload is complete or aborted.
+impl NoteOnDisk {
+    /// What it is about is done.
     pub fn remove(self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
@@ -184,9 +233,8 @@ fn try_lock(folder: &Path) -> io::Result<Option<File>> {
 
 /// Reads what a dead mount left, and removes the staged bytes that nobody was promised.
 fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Result<Vec<Leftover>> {
-    let (stage, uploads) = (folder.join("stage"), folder.join("uploads"));
+    let stage = folder.join("stage");
     make_folder(&stage)?;
-    make_folder(&uploads)?;
     for staged in fs::read_dir(stage)? {
         let path = staged?.path();
         let parked = path.extension().is_some() || path.with_extension("json").exists();
@@ -195,17 +243,7 @@ fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Re
         }
     }
     let mut leftovers = Vec::new();
-    for record in fs::read_dir(uploads)? {
-        let path = record?.path();
-        let read = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            read => read?,
-        };
-        let Ok(record) = serde_json::from_slice::<Record>(&read) else {
-            // Cut short by a crash: its upload had no part yet, since the record comes first.
-            log::warn!("{}: not a whole record of an upload", path.display());
-            continue;
-        };
+    for (path, record) in records::<Record>(folder, UPLOADS)? {
         if let (Ok(bucket), Ok(key), true) =
             (BucketName::new(&record.bucket), Key::new(&record.key), ours(&record.bucket))
         {
@@ -214,6 +252,33 @@ fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Re
         }
     }
     Ok(leftovers)
+}
+
+/// Reads which versions a dead mount did not finish.
+fn finishes(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Result<Vec<LeftFinish>> {
+    let mut left = records::<Finish>(folder, FINISH)?;
+    left.retain(|(_, finish)| ours(finish.location.bucket.as_str()));
+    Ok(left.into_iter().map(|(record, finish)| LeftFinish { finish, record, _lock: lock.clone() }).collect())
+}
+
+/// The records in a folder that is made if need be.
+fn records<T: DeserializeOwned>(folder: &Path, name: &str) -> io::Result<Vec<(PathBuf, T)>> {
+    let folder = folder.join(name);
+    make_folder(&folder)?;
+    let mut records = Vec::new();
+    for record in fs::read_dir(folder)? {
+        let path = record?.path();
+        let read = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read?,
+        };
+        match serde_json::from_slice(&read) {
+            Ok(record) => records.push((path, record)),
+            // Cut short by a crash: the record comes first, so that what it is about was not done yet.
+            Err(_) => log::warn!("{}: not a whole record", path.display()),
+        }
+    }
+    Ok(records)
 }
 
 /// Removes a file that was listed. What a dying mount had begun to remove may be gone by now.
@@ -261,6 +326,25 @@ mod tests {
         let (_all, found) = open(ALL_BUCKETS);
         assert!(found.uploads.is_empty());
         live_record.remove().expect("removed");
+    }
+
+    #[test]
+    fn what_is_to_be_finished_is_found_whole() {
+        let root = tempfile::tempdir().expect("room");
+        let open = |target: &str| State::open(root.path(), "http://host:80", target).expect("opens");
+        let grants = crate::format::acl::parse_lines("READ id=a,b").expect("a grant");
+        let acl = Some(Acl { owner_id: "me".to_owned(), owner_name: None, grants });
+        let finish = |bucket| Finish { location: location(bucket), acl: acl.clone(), tags: None };
+        let (first, _) = open(ALL_BUCKETS);
+        first.record_finish(&finish("one")).expect("recorded");
+        first.record_finish(&finish("two")).expect("recorded");
+        first.record_finish(&finish("one")).expect("recorded").remove().expect("removed");
+        drop(first);
+        let (_second, found) = open("one");
+        assert_eq!(found.finishes.iter().map(|left| &left.finish).collect::<Vec<_>>(), [&finish("one")]);
+        found.finishes[0].forget().expect("removed");
+        drop((found, _second));
+        assert!(open("one").1.finishes.is_empty());
     }
 
     #[test]

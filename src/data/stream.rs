@@ -20,7 +20,7 @@ use super::extents::{Extent, Source};
 use super::file::{File, State};
 use super::plan::Piece;
 use super::stage::{Stage, Staged, off_worker};
-use super::state::UploadRecord;
+use super::state::NoteOnDisk;
 use super::upload::{Committed, Snapshot};
 use super::{Data, Limits, Version};
 
@@ -42,7 +42,7 @@ pub(super) struct Stream {
     pub(super) to: Location,
     pub(super) headers: ObjectHeaders,
     upload_id: String,
-    record: Mutex<Option<UploadRecord>>,
+    record: Mutex<Option<NoteOnDisk>>,
     slots: Mutex<Vec<Slot>>,
     permits: Arc<Semaphore>,
 }
@@ -253,6 +253,11 @@ impl Data {
     /// Whether an object of this size may have gone up while it was written, and so carry no time of its own.
     pub fn may_be_undated(&self, size_bytes: u64) -> bool {
         size_bytes > self.inner.limits.part_bytes
+    }
+
+    /// Whether an object of this size is copied in parts, which have no headers of their source.
+    pub fn is_copied_in_parts(&self, size_bytes: u64) -> bool {
+        size_bytes > self.inner.limits.copy_bytes_max
     }
 
     async fn open_stream(&self, to: &Location, headers: &ObjectHeaders) -> Result<Stream> {

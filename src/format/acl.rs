@@ -39,7 +39,7 @@ const GLOBAL_GROUPS: &str = "http://acs.amazonaws.com/groups/global/";
 const LOG_DELIVERY: &str = "http://acs.amazonaws.com/groups/s3/LogDelivery";
 
 /// The ACL of a bucket or object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acl {
     /// Who owns it: the canonical id.
     pub owner_id: String,
@@ -50,7 +50,7 @@ pub struct Acl {
 }
 
 /// One line of an ACL.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Grant {
     /// Who.
     pub grantee: Grantee,
@@ -59,7 +59,7 @@ pub struct Grant {
 }
 
 /// Who a grant is for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Grantee {
     /// An account by its canonical id.
     Id(String),
@@ -74,7 +74,7 @@ pub enum Grantee {
 }
 
 /// What a grant allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Permission {
     /// Read the object, list the bucket.
     Read,

@@ -132,6 +132,16 @@ impl BucketName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it can be the first part of a host's name (S3 user guide, "Bucket naming rules"). A certificate for
+    /// `*.host` holds for names without dots only.
+    pub fn fits_host(&self, secure: bool) -> bool {
+        let is_label = |label: &str| {
+            let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
+        };
+        self.0.len() <= 63 && self.0.split('.').all(is_label) && !(secure && self.0.contains('.'))
+    }
 }
 
 impl TryFrom<String> for BucketName {
@@ -222,6 +232,15 @@ mod tests {
             assert!(BucketName::new(raw).is_err(), "{raw:?}");
         }
         assert!(BucketName::new("My_old.bucket-1").is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_in_a_host_name_stays_in_the_path() {
+        let fits = |raw: &str, secure| BucketName::new(raw).expect("plain").fits_host(secure);
+        assert!(fits("my-bucket1", true) && fits("my.bucket", false) && !fits("my.bucket", true));
+        for raw in ["My-bucket", "my_bucket", "-bucket", "bucket-", "a..b", ".ab", &"x".repeat(64)] {
+            assert!(!fits(raw, false), "{raw}");
+        }
     }
 
     proptest! {

@@ -26,6 +26,17 @@ pub fn encode_query(raw: &str) -> String {
     utf8_percent_encode(raw, QUERY).to_string()
 }
 
+/// The `Content-Disposition` that has browsers keep what they get under this name (RFC 6266, appendix D): plain for old
+/// ones, and as it is for those that know UTF-8.
+pub fn attachment(name: &str) -> String {
+    let plain = |letter: char| if matches!(letter, ' '..='~') && !r#""\%/"#.contains(letter) { letter } else { '_' };
+    let plain: String = name.chars().map(plain).collect();
+    match plain == name {
+        true => format!("attachment; filename=\"{name}\""),
+        false => format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", encode_query(name)),
+    }
+}
+
 /// Undoes [`encode_path`] and [`encode_query`]. `None` when the bytes are no UTF-8; a `%` that begins no escape stays.
 pub fn decode(escaped: &str) -> Option<String> {
     percent_decode_str(escaped).decode_utf8().ok().map(Cow::into_owned)
@@ -156,6 +167,13 @@ mod tests {
         assert_eq!(decode("a+b%2Bc"), Some("a+b+c".into()));
         assert_eq!(decode("%ff"), None);
         assert_eq!(decode("100%"), Some("100%".into()));
+    }
+
+    #[test]
+    fn the_name_of_a_download_is_told_to_old_browsers_too() {
+        assert_eq!(attachment("a b.pdf"), "attachment; filename=\"a b.pdf\"");
+        let encoded = "attachment; filename=\"_ber_.pdf\"; filename*=UTF-8''%C3%BCber%22.pdf";
+        assert_eq!(attachment("über\".pdf"), encoded);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! syntax of each operation.
 
 mod build;
+mod tagging;
 mod versions;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::format::acl::{Acl, Grant, Grantee, Permission};
 use crate::format::url;
 
 pub use build::{build_acl, build_complete, build_delete, build_location, build_restore, can_carry};
+pub use tagging::{build_tagging, parse_tagging};
 pub use versions::{UploadsDocument, VersionEntry, VersionsDocument, parse_uploads, parse_versions};
 
 /// The namespace of S3's documents.

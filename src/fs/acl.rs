@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use crate::error::{Error, Meaning, Result};
 use crate::format::acl::{Acl, CANNED_NAMES, parse_lines, same_grants};
-use crate::store::{AclHeaders, AclTarget, Kind, Location, NewAcl, PresignRequest};
+use crate::store::link::LINK_EXPIRES_MAX;
+use crate::store::{AclHeaders, AclTarget, Kind, LinkMethod, Location, NewAcl, PresignRequest};
 use crate::tree::{AclState, FileKind, Ino, Place};
 
 use super::{Caller, Fs};
-
-/// The longest life of a signed link: seven days (Signature Version 4).
-const LINK_EXPIRES_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Fs {
     /// The canned name of the ACL, or `custom`.
@@ -122,7 +120,7 @@ impl Fs {
     }
 
     /// Stores what was made here and waits to be stored: only what the store has, has an ACL.
-    async fn store_now(&self, ino: Ino) -> Result<()> {
+    pub(crate) async fn store_now(&self, ino: Ino) -> Result<()> {
         if !self.is_unstored(ino) {
             return Ok(());
         }
@@ -137,7 +135,7 @@ impl Fs {
     }
 
     /// Whose ACL an inode's attribute is: a file's, a directory's marker's, a bucket's.
-    async fn acl_target(&self, ino: Ino) -> Result<AclTarget> {
+    pub(crate) async fn acl_target(&self, ino: Ino) -> Result<AclTarget> {
         match self.place(ino)? {
             Place::Account => Err(Error::new(Meaning::NoAttribute, "the account has no ACL")),
             Place::Directory { bucket, prefix } if prefix.marker().is_none() => Ok(AclTarget::Bucket(bucket)),
@@ -155,12 +153,18 @@ impl Fs {
         }
     }
 
+    /// Where the object behind an inode lies: a file that was renamed while it was being written, where its stored version
+    /// lies.
+    pub(crate) fn stored_location(&self, ino: Ino) -> Option<Location> {
+        let location = self.files.get(ino).and_then(|file| file.bytes.version()).map(|version| version.location);
+        location.or_else(|| self.tree.place(ino).and_then(|place| place.location()))
+    }
+
     /// The ACL that must ride on the next version of an inode's object, so that it keeps what it has.
     pub(crate) async fn riding_acl(&self, ino: Ino) -> Result<Option<AclHeaders>> {
         let state = self.tree.read(ino, |inode| inode.acl(self.config.ttl.min())).unwrap_or_default();
         let stored = self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false);
-        let location = self.files.get(ino).and_then(|file| file.bytes.version()).map(|version| version.location);
-        let location = location.or_else(|| self.tree.place(ino).and_then(|place| place.location()));
+        let location = self.stored_location(ino);
         let Some(location) = location.filter(|_| stored || matches!(state, AclState::Sent(_))) else {
             return Ok(self.created_acl());
         };
@@ -204,15 +208,6 @@ impl Fs {
         Ok((acl.as_headers(), Some(acl)))
     }
 
-    /// Puts an ACL back onto a version that was just made, where no header could carry it.
-    pub(crate) async fn finish_acl(&self, acl: Option<Arc<Acl>>, location: &Location) -> Result<()> {
-        let Some(acl) = acl.filter(|acl| !acl.fits_headers() && self.profile.object_acl() != Some(false)) else {
-            return Ok(());
-        };
-        let target = AclTarget::Object(location.clone());
-        self.store.put_acl(&target, &NewAcl::Full((*acl).clone())).await.map_err(unsupported_acl)
-    }
-
     /// The ACL of an inode's object, if the store has told it.
     pub(crate) fn known_acl(&self, ino: Ino) -> Option<Arc<Acl>> {
         match self.tree.read(ino, |inode| inode.acl(Duration::MAX))? {
@@ -247,14 +242,29 @@ impl Fs {
         if caller.uid != 0 && caller.uid != self.config.daemon_uid {
             return Err(Error::new(Meaning::NotPermitted, "signed links are for the user who mounted, and root"));
         }
-        if expires.is_zero() || expires > LINK_EXPIRES_MAX {
-            log::warn!("a signed link lives 1 to {} seconds", LINK_EXPIRES_MAX.as_secs());
-            return Err(Error::new(Meaning::InvalidArgument, format!("{} seconds", expires.as_secs())));
-        }
         match self.place(ino)? {
-            Place::File(location) => Ok(self.store.presign(&PresignRequest { location, expires })?),
+            Place::File(location) => {
+                self.signed_link(&PresignRequest { location, method: LinkMethod::Get, expires, download_name: None })
+            }
             _ => Err(Error::new(Meaning::NoAttribute, "only files have links")),
         }
+    }
+
+    /// The same for a name that need not be there, once what was written under it is stored.
+    pub async fn link(&self, request: &PresignRequest) -> Result<String> {
+        if request.method == LinkMethod::Put {
+            self.check_writable()?;
+        }
+        self.settle(|name| *name == request.location).await?;
+        self.signed_link(request)
+    }
+
+    fn signed_link(&self, request: &PresignRequest) -> Result<String> {
+        if request.expires.is_zero() || request.expires > LINK_EXPIRES_MAX {
+            log::warn!("a signed link lives 1 to {} seconds", LINK_EXPIRES_MAX.as_secs());
+            return Err(Error::new(Meaning::InvalidArgument, format!("{} seconds", request.expires.as_secs())));
+        }
+        Ok(self.store.presign(request)?)
     }
 }
 

@@ -278,6 +278,9 @@ impl Fs {
         }
         to_posix(&attr).write(&mut headers.metadata);
         headers.acl = acl;
+        if let Some(location) = self.stored_location(ino) {
+            headers.tags = self.told_tags(headers.tags, &location).await?;
+        }
         Ok(headers)
     }
 
@@ -295,7 +298,7 @@ impl Fs {
 
     /// A version was stored: the tree learns it.
     pub(crate) fn stored(&self, ino: Ino, version: &Version, headers: ObjectHeaders, still_dirty: bool) {
-        let headers = ObjectHeaders { acl: None, ..headers };
+        let headers = headers.seen();
         self.tree.update(ino, |inode| {
             inode.local = still_dirty;
             // The kernel saw all that was written: its pages follow the content from version to version.

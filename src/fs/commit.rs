@@ -136,7 +136,7 @@ impl Fs {
     /// Stores a file under a key, with the file's lock held.
     pub(crate) async fn commit_to(&self, file: &OpenFile, location: &Location, replaces: Replaces) -> Result<()> {
         let mut headers = self.headers_to_store(file.ino).await?;
-        let acl = self.known_acl(file.ino);
+        let noted = self.note_finish(location, self.known_acl(file.ino), &headers.tags).await?;
         let dated = self.tree.read(file.ino, |inode| inode.times_set) == Some(true);
         let undated = file.bytes.is_streaming() && !dated;
         if undated {
@@ -149,7 +149,7 @@ impl Fs {
         }
         self.owed.note_writable(&location.bucket);
         self.release_markers(file.ino).await;
-        self.finish_acl(acl, location).await
+        self.finish(noted).await
     }
 
     /// Stores a file with these headers. What went up while it was written may have been begun with others: then the

@@ -62,7 +62,7 @@ impl Fs {
                 modified: None,
                 version_id: written.version_id,
                 storage_class: headers.storage_class.clone(),
-                headers: Some(Arc::new(crate::store::ObjectHeaders { acl: None, ..headers })),
+                headers: Some(Arc::new(headers.seen())),
             });
         });
         Ok(())

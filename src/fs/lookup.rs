@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::{BucketName, Prefix};
 use crate::store::{Kind, ListRequest, Location};
-use crate::tree::{Answer, Entry, FileKind, Ino, Knowledge, Place, Sighting};
+use crate::tree::{Answer, Entry, FileKind, Ino, Knowledge, Place, ROOT, Sighting};
 
 use super::names::Names;
 use super::{Fs, checked_name};
@@ -61,7 +61,8 @@ impl Fs {
         let gone = || Error::new(Meaning::Stale, format!("inode {:#x}", ino.0));
         let entry = self.tree.entry(ino).ok_or_else(gone)?;
         let detached = self.tree.read(ino, |inode| inode.is_detached()).unwrap_or(true);
-        if !entry.ttl.is_zero() || detached {
+        // The root has no name that could be looked for.
+        if !entry.ttl.is_zero() || detached || ino == ROOT {
             return Ok(entry);
         }
         let (parent, name) = self.tree.read(ino, |inode| inode.parent_and_name()).ok_or_else(gone)?;

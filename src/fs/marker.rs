@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::store::{Condition, ObjectHeaders};
+use crate::store::Condition;
 use crate::tree::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
 
 use super::{Attrs, Fs};
@@ -117,6 +117,7 @@ impl Fs {
         // A journal can take back what it knows to be new. The store need not know: one marker is as good as another.
         let condition = if is_new && is_known && self.has_journal() { Condition::IfAbsent } else { Condition::None };
         self.spare.lock().remove(&ino);
+        let noted = self.note_finish(&location, self.known_acl(ino), &headers.tags).await?;
         let written = self.store.put(&location, Bytes::new(), &headers, &condition).await?;
         self.tree.update(ino, |inode| {
             inode.object = Some(Object {
@@ -125,7 +126,7 @@ impl Fs {
                 modified: None,
                 version_id: written.version_id,
                 storage_class: headers.storage_class.clone(),
-                headers: Some(ObjectHeaders { acl: None, ..headers }.into()),
+                headers: Some(headers.seen().into()),
             });
         });
         if self.config.attrs == Attrs::Auto {
@@ -135,7 +136,7 @@ impl Fs {
         if let Some(times) = times {
             self.is_stored(ino, times);
         }
-        Ok(())
+        self.finish(noted).await
     }
 
     /// A directory was made here: it gets a marker, if it needs one.

@@ -13,7 +13,8 @@
 //! | [`read`], [`mod@write`], [`copy`] | read; write, truncate, fallocate; copy_file_range |
 //! | [`commit`] | flush, fsync, release, drain: when bytes become an object; `conflict`: when another client was first |
 //! | [`attr`] | setattr: mode, owner, times, and the one road of every metadata change |
-//! | [`xattr`], [`acl`] | extended attributes; ACLs and links behind them |
+//! | [`xattr`], [`acl`], `tags` | extended attributes; ACLs, links and tags behind them |
+//! | `finish` | what is put onto a version after it was made, also after a crash |
 //! | [`make`], [`remove`], [`rename`], [`link`] | mkdir, mknod, create; unlink, rmdir; rename; symlink, readlink |
 //! | `marker`, `owed` | the objects of directories; what is stored a little later, if it is needed then |
 //! | `versions` | names of old versions |
@@ -29,6 +30,7 @@ pub mod commit;
 mod conflict;
 pub mod copy;
 mod files;
+mod finish;
 mod flat;
 pub mod link;
 pub mod list;
@@ -43,6 +45,7 @@ pub mod remove;
 pub mod rename;
 mod sequence;
 pub mod statfs;
+mod tags;
 mod versions;
 mod walk;
 pub mod write;

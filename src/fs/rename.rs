@@ -147,13 +147,15 @@ impl Fs {
         let (class, known) = object.map_or((None, None), |object| (object.storage_class, object.headers));
         // What went up while it was written has the time at which the store got it, which a copy would not have.
         let is_undated = known.is_some_and(|known| is_undated(&known.metadata));
-        let headers = match is_undated || self.owes_attributes(source) {
+        let in_parts = self.data.is_copied_in_parts(version.size_bytes);
+        let headers = match is_undated || in_parts || self.owes_attributes(source) {
             true => CopyHeaders::Replace(self.headers_to_store(source).await?),
             false => CopyHeaders::Keep { acl: self.riding_acl(source).await?, storage_class: class },
         };
         self.keep_copies(Some(source), |at| at == to || *at == version.location).await?;
+        let noted = self.note_finish(to, self.known_acl(source), headers.replaced_tags()).await?;
         let moved = self.data.copy_object(version, to, &headers).await?;
-        self.finish_acl(self.known_acl(source), to).await?;
+        self.finish(noted).await?;
         self.store.delete(&version.location, None).await?;
         self.note_moved(source, &moved);
         if let CopyHeaders::Replace(headers) = headers {
@@ -268,13 +270,17 @@ impl Fs {
         let copies = stream::iter(moves).map(|(object, from, to, below)| async move {
             let (acl, known) = self.acl_of_object(&from).await?;
             let headers = match self.dated_headers(&object, &from).await? {
-                Some(headers) => CopyHeaders::Replace(ObjectHeaders { acl, ..headers }),
+                Some(headers) => {
+                    let tags = self.told_tags(headers.tags, &from).await?;
+                    CopyHeaders::Replace(ObjectHeaders { acl, tags, ..headers })
+                }
                 None => CopyHeaders::Keep { acl, storage_class: object.storage_class },
             };
             let source =
                 Version { location: from.clone(), etag: object.etag, size_bytes: object.size_bytes, version_id: None };
+            let noted = self.note_finish(&to, known, headers.replaced_tags()).await?;
             let version = self.data.copy_object(&source, &to, &headers).await?;
-            self.finish_acl(known, &to).await?;
+            self.finish(noted).await?;
             Ok::<_, Error>(Moved { below, from: from.key, version })
         });
         let results: Vec<Result<Moved>> = copies.buffer_unordered(COPIES_AT_ONCE).collect().await;
@@ -295,17 +301,20 @@ impl Fs {
         Err(failure.unwrap_or_else(|| Error::new(Meaning::Io, "copying a directory failed")))
     }
 
-    /// The headers of an object of ours whose time is that of its storing, with that time: the copy is stored later.
+    /// The headers of an object of ours whose time is that of its storing, with that time: the copy is stored later. Those of
+    /// one that is copied in parts, too, where the store keeps none by itself.
     async fn dated_headers(&self, object: &ListedObject, location: &Location) -> Result<Option<ObjectHeaders>> {
-        if !self.data.may_be_undated(object.size_bytes) {
+        let in_parts = self.data.is_copied_in_parts(object.size_bytes);
+        if !in_parts && !self.data.may_be_undated(object.size_bytes) {
             return Ok(None);
         }
         let mut head = self.store.head(location, None).await?;
-        if !is_undated(&head.headers.metadata) {
+        let metadata = &mut head.headers.metadata;
+        if is_undated(metadata) {
+            Posix { mtime: Some(head.modified), ..Posix::read(metadata) }.write(metadata);
+        } else if !in_parts {
             return Ok(None);
         }
-        let metadata = &mut head.headers.metadata;
-        Posix { mtime: Some(head.modified), ..Posix::read(metadata) }.write(metadata);
         Ok(Some(head.headers))
     }
 

@@ -128,6 +128,7 @@ impl Fs {
                 })
                 .await
             }
+            Name::Virtual("tags") => self.set_tags(ino, "").await,
             Name::Virtual(name) if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
                 self.set_header(ino, name, None).await
             }
@@ -221,7 +222,8 @@ impl Fs {
             Place::File(location) => location.bucket.to_string(),
         };
         let is_bucket = place.location().is_none();
-        let of_present = matches!(name, "acl" | "grants" | "owner" | "key" | "url") || name.starts_with("signed_url");
+        let of_present =
+            matches!(name, "acl" | "grants" | "owner" | "key" | "url" | "tags") || name.starts_with("signed_url");
         if of_present && self.is_old(ino) {
             return Err(Error::new(Meaning::Unsupported, format!("user.s3.{name} of an old version")));
         }
@@ -233,10 +235,11 @@ impl Fs {
             "acl" => self.canned_acl(ino).await,
             "grants" => Ok(self.acl(ino).await?.to_string()),
             "owner" => Ok(self.acl(ino).await?.owner_id.clone()),
+            "tags" if !is_bucket => self.tags(ino).await,
             "upload" if !is_bucket => Ok(self.upload_state(ino)),
             "url" => self.url(ino),
             "signed_url" => self.signed_url(ino, SIGNED_URL_EXPIRES, caller),
-            "created" if is_bucket => self.created(ino),
+            "created" if is_bucket => self.created(&bucket).await,
             "region" if is_bucket => {
                 let Place::Directory { bucket, .. } = &place else { return Err(none()) };
                 self.store.head_bucket(bucket).await?.region.ok_or_else(none)
@@ -301,9 +304,10 @@ impl Fs {
         }
     }
 
-    /// A bucket's date of creation, in seconds since the epoch.
-    fn created(&self, ino: Ino) -> Result<String> {
-        let time = self.tree.read(ino, |inode| inode.attr.mtime);
+    /// A bucket's date of creation, which only the account's listing tells.
+    async fn created(&self, bucket: &str) -> Result<String> {
+        let buckets = self.store.list_buckets().await?;
+        let time = buckets.into_iter().find(|entry| entry.name.as_str() == bucket).and_then(|entry| entry.created);
         let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let date = since.and_then(|since| time::OffsetDateTime::from_unix_timestamp(since.as_secs() as i64).ok());
         let text = date.and_then(|date| date.format(&time::format_description::well_known::Rfc3339).ok());
@@ -340,7 +344,7 @@ impl Fs {
                 self.refresh(ino);
                 Ok(())
             }
-            "tags" => Err(Error::new(Meaning::Unsupported, "user.s3.tags")),
+            "tags" => self.set_tags(ino, text()?).await,
             _ if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
                 self.set_header(ino, name, Some(text()?)).await
             }

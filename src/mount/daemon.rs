@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::control::{self, Daemon, Progress, Status, UnmountError, Unsaved};
+use crate::control::{self, Daemon, Link, Progress, Status, UnmountError, Unsaved};
 use crate::data::journal::{self, Journal};
 use crate::data::{Data, UploadState};
 use crate::fs::Fs;
 use crate::fs::commit::UnsavedFile;
 use crate::fuse::host;
+use crate::store::PresignRequest;
 use crate::store::profile::Profile;
 use crate::store::trace::Trace;
 
@@ -111,6 +112,12 @@ impl Daemon for Running {
         let failed = self.fs.unsaved().into_iter().filter(is_left);
         let failed: Vec<Unsaved> = failed.map(told).collect();
         if failed.is_empty() { Ok(()) } else { Err(failed) }
+    }
+
+    async fn link(&self, wanted: Link) -> Result<String, String> {
+        let Link { location, method, seconds, download_name } = wanted;
+        let request = PresignRequest { location, method, expires: Duration::from_secs(seconds), download_name };
+        self.fs.link(&request).await.map_err(|error| error.to_string())
     }
 
     async fn unmount(&self, force: bool) -> Result<(), UnmountError> {

@@ -228,7 +228,7 @@ impl Service {
             if !replace {
                 attributes.headers = source.record.attributes.headers.clone();
             }
-            if !replace_tags {
+            if !replace_tags && (self.profile.copies_keep_tags() || !replace) {
                 attributes.tags = source.record.attributes.tags.clone();
             }
             let record = ObjectRecord {
@@ -315,11 +315,19 @@ impl Service {
         &self,
         request: S3Request<GetObjectTaggingInput>,
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        self.check_taggable()?;
         let bucket = self.bucket(&request.input.bucket)?;
         let object = self.object_for(&bucket, &request.input.key, self.caller(&request), May::Read)?;
         let tag = |(key, value): &(String, String)| Tag { key: Some(key.clone()), value: Some(value.clone()) };
         let tag_set = object.record.attributes.tags.iter().map(tag).collect();
         Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id: None }))
+    }
+
+    fn check_taggable(&self) -> S3Result<()> {
+        match self.profile.has_tags() {
+            true => Ok(()),
+            false => Err(s3_error!(NotImplemented, "This store has no tags.")),
+        }
     }
 
     /// Replaces the tags; none for the verb that deletes them.
@@ -330,6 +338,7 @@ impl Service {
         key: &str,
         tag_set: Vec<Tag>,
     ) -> S3Result<()> {
+        self.check_taggable()?;
         let bucket = self.bucket(bucket)?;
         self.object_for(&bucket, key, self.caller(request), May::Write)?;
         let pair = |tag: Tag| (tag.key.unwrap_or_default(), tag.value.unwrap_or_default());

@@ -16,6 +16,16 @@ impl Profile {
         self == Profile::Rgw
     }
 
+    /// Whether objects have tags.
+    pub fn has_tags(self) -> bool {
+        self == Profile::Rgw
+    }
+
+    /// Whether a copy with new metadata keeps the source's tags, as Amazon documents it and Ceph does not.
+    pub fn copies_keep_tags(self) -> bool {
+        self != Profile::Rgw
+    }
+
     /// Whether a HEAD of a bucket tells how full it is.
     pub fn tells_usage(self) -> bool {
         self == Profile::Rgw

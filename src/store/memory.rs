@@ -305,7 +305,8 @@ impl Store for MemoryStore {
             let refused = Request::on(op::GET_OBJECT, &request.location);
             return Err(refused.refuse(Kind::BadRequest, "a link lives for seven days at most"));
         }
-        let signed = format!("{}?X-Amz-Expires={}", self.url(&request.location), request.expires.as_secs());
+        let method = request.method.name();
+        let signed = format!("{}?{method}&X-Amz-Expires={}", self.url(&request.location), request.expires.as_secs());
         let signature = hex::encode(Md5::digest(&signed));
         Ok(format!("{signed}&X-Amz-Signature={signature}"))
     }
@@ -338,6 +339,7 @@ fn acl_of<'a>(buckets: &'a mut Buckets<'_>, request: &Request<'_>) -> Result<&'a
 mod tests {
     use super::*;
     use crate::store::ETag;
+    use crate::store::LinkMethod;
 
     fn at(key: &str) -> Location {
         Location { bucket: BucketName::new("bucket").unwrap(), key: Key::new(key).unwrap() }
@@ -439,7 +441,10 @@ mod tests {
     #[tokio::test]
     async fn a_link_lives_for_a_week_at_most() {
         let (store, _) = stand(MemoryLimits::default()).await;
-        let link = |expires| store.presign(&PresignRequest { location: at("a b"), expires });
+        let link = |expires| {
+            let (location, method) = (at("a b"), LinkMethod::Get);
+            store.presign(&PresignRequest { location, method, expires, download_name: None })
+        };
         assert!(link(PRESIGN_MAX).unwrap().starts_with("memory://bucket/a%20b?"));
         assert_eq!(link(PRESIGN_MAX + Duration::from_secs(1)).unwrap_err().kind, Kind::BadRequest);
     }

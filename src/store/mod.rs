@@ -9,9 +9,11 @@
 //! * An error with [`Kind::may_have_happened`] is ambiguous: the request may have been carried out.
 //! * Locations are safe by construction: see [`crate::format::key`].
 
+pub mod acl;
 pub mod error;
 pub mod fault;
 pub mod limit;
+pub mod link;
 pub mod memory;
 pub mod operation;
 pub mod profile;
@@ -26,7 +28,7 @@ use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,7 +38,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::format::acl::{Acl, AclHeaders};
 pub use crate::format::key::{BucketName, Key};
+pub use crate::format::tags::{Tag, Tags};
+pub use acl::{AclTarget, NewAcl};
 pub use error::{Error, Kind};
+pub use link::{LinkMethod, PresignRequest};
 
 /// The result of a request to the store.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -139,8 +144,17 @@ pub struct ObjectHeaders {
     pub storage_class: Option<String>,
     /// `x-amz-meta-*`.
     pub metadata: BTreeMap<String, String>,
+    /// The tags; an answer tells only whether there are any.
+    pub tags: Tags,
     /// The ACL that rides on a write; never part of an answer.
     pub acl: Option<AclHeaders>,
+}
+
+impl ObjectHeaders {
+    /// What an answer about the object tells, once it was written with these.
+    pub fn seen(self) -> Self {
+        ObjectHeaders { acl: None, tags: self.tags.seen(), ..self }
+    }
 }
 
 /// What the store says of an object.
@@ -272,6 +286,16 @@ pub enum CopyHeaders {
     Replace(ObjectHeaders),
 }
 
+impl CopyHeaders {
+    /// The tags that replace the source's, if any do.
+    pub fn replaced_tags(&self) -> &Tags {
+        match self {
+            CopyHeaders::Keep { .. } => &Tags::None,
+            CopyHeaders::Replace(headers) => &headers.tags,
+        }
+    }
+}
+
 /// A part of a multipart upload that the store has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -288,42 +312,6 @@ pub struct DeleteFailure {
     pub key: Key,
     /// Why.
     pub error: Error,
-}
-
-/// What a link allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PresignRequest {
-    /// The object.
-    pub location: Location,
-    /// For how long; at most seven days.
-    pub expires: Duration,
-}
-
-/// Whose ACL is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AclTarget {
-    /// A bucket's.
-    Bucket(BucketName),
-    /// An object's.
-    Object(Location),
-}
-
-impl fmt::Display for AclTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AclTarget::Bucket(bucket) => bucket.fmt(f),
-            AclTarget::Object(location) => location.fmt(f),
-        }
-    }
-}
-
-/// A new ACL, canned or in full.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NewAcl {
-    /// A canned name, sent as `x-amz-acl`.
-    Canned(String),
-    /// The whole list, sent as XML.
-    Full(Acl),
 }
 
 /// An S3 store. See the module for the contract, and [`versions`] for what else it can tell and do.
@@ -384,7 +372,7 @@ pub trait Store: versions::Versions + Send + Sync + 'static {
     async fn get_acl(&self, target: &AclTarget) -> Result<Acl>;
     /// Replaces the ACL of a bucket or object.
     async fn put_acl(&self, target: &AclTarget, acl: &NewAcl) -> Result<()>;
-    /// A link that lets anyone GET the object for a while. Costs no request.
+    /// A link that lets anyone get or store the object for a while. Costs no request.
     fn presign(&self, request: &PresignRequest) -> Result<String>;
     /// The object's plain link, without a signature. Costs no request.
     fn url(&self, location: &Location) -> String;

@@ -36,6 +36,10 @@ pub const ABORT_MULTIPART_UPLOAD: &str = "AbortMultipartUpload";
 pub const GET_ACL: &str = "GetAcl";
 /// Replaces the ACL of a bucket or object.
 pub const PUT_ACL: &str = "PutAcl";
+/// Reads the tags of an object.
+pub const GET_OBJECT_TAGGING: &str = "GetObjectTagging";
+/// Replaces the tags of an object.
+pub const PUT_OBJECT_TAGGING: &str = "PutObjectTagging";
 /// Asks whether a bucket keeps versions.
 pub const GET_BUCKET_VERSIONING: &str = "GetBucketVersioning";
 /// Lists versions, one page.

@@ -86,6 +86,12 @@ impl Profile {
         self.object_acl.store(u8::from(works), Ordering::Relaxed);
     }
 
+    /// Whether tags ride on every write. RGW 16.2 takes them with a PUT only: on a copy or an upload of parts it keeps the
+    /// header as it came, and the object's tags cannot be read any more.
+    pub fn tags_ride(&self) -> bool {
+        self.family() != Family::Rgw
+    }
+
     /// Whether `If-Match` carries quotes, as RFC 9110 says. RGW 16.2 answers 412 to the quoted form of a tag that
     /// matches.
     pub fn if_match_quoted(&self) -> bool {

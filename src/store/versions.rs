@@ -1,4 +1,4 @@
-//! What a bucket holds beside its present objects: versions, uploads that are under way, archived bytes. The second
+//! What a bucket holds beside its present objects: versions, uploads that are under way, archived bytes; and tags. The second
 //! half of [`super::Store`]'s border, under the same contract; and the decorators' part in it, which is to pass on.
 
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use super::limit::Limit;
 use super::operation as op;
 use super::retry::{Repeat, Retry};
 use super::trace::Trace;
-use super::{BucketName, Error, Location, Result};
+use super::{BucketName, Error, Location, Result, Tag};
 
 /// One page of a bucket's versions that is asked for.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +100,10 @@ pub trait Versions {
     async fn list_uploads(&self, bucket: &BucketName, after: Option<&Marker>) -> Result<UploadsPage>;
     /// Asks for an archived object's bytes to be kept at hand for some days; `Ok` also when that is under way.
     async fn restore(&self, location: &Location, version_id: Option<&str>, days: u32) -> Result<()>;
+    /// The tags of an object.
+    async fn get_tags(&self, location: &Location) -> Result<Vec<Tag>>;
+    /// Replaces the tags of an object.
+    async fn put_tags(&self, location: &Location, tags: &[Tag]) -> Result<()>;
 }
 
 /// Writes [`Versions`] for a decorator: `$self`, an operation, its subject and the inner call become one expression.
@@ -134,6 +138,18 @@ macro_rules! pass_on {
             async fn restore(&self, location: &Location, version_id: Option<&str>, days: u32) -> Result<()> {
                 let ($self, $operation, $subject) = (self, op::RESTORE_OBJECT, location);
                 let $call = || self.inner.restore(location, version_id, days);
+                $pass
+            }
+
+            async fn get_tags(&self, location: &Location) -> Result<Vec<Tag>> {
+                let ($self, $operation, $subject) = (self, op::GET_OBJECT_TAGGING, location);
+                let $call = || self.inner.get_tags(location);
+                $pass
+            }
+
+            async fn put_tags(&self, location: &Location, tags: &[Tag]) -> Result<()> {
+                let ($self, $operation, $subject) = (self, op::PUT_OBJECT_TAGGING, location);
+                let $call = || self.inner.put_tags(location, tags);
                 $pass
             }
         }

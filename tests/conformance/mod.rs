@@ -10,6 +10,7 @@ mod listing;
 mod objects;
 pub mod real;
 mod stacks;
+mod tags;
 mod uploads;
 mod versions;
 
@@ -32,6 +33,8 @@ pub struct Expectations {
     pub object_acl: bool,
     /// Grants to single accounts and groups can be set, beyond canned names.
     pub grants: bool,
+    /// Tags ride on copies and uploads of parts too.
+    pub tags_ride: bool,
     /// Creating a bucket that one owns already is answered with Ok.
     pub own_bucket_again_is_ok: bool,
     /// A change is answered before the store has seen it: what only the store can refuse is refused later.
@@ -61,6 +64,7 @@ impl Default for Expectations {
         Expectations {
             object_acl: true,
             grants: true,
+            tags_ride: true,
             own_bucket_again_is_ok: false,
             deferred: false,
             conditions: true,
@@ -91,7 +95,9 @@ pub(crate) use checks;
 
 /// Runs every check, each in a fresh bucket, and panics with the names of those that failed.
 pub async fn run_all(store: Arc<dyn Store>, what: Expectations) {
-    let checks = [objects::checks(), listing::checks(), uploads::checks(), acls::checks(), versions::checks()].concat();
+    let checks =
+        [objects::checks(), listing::checks(), uploads::checks(), acls::checks(), tags::checks(), versions::checks()]
+            .concat();
     let mut failed = Vec::new();
     for (name, check) in checks {
         let bucket = fresh_bucket_name(name);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dreamfs::store::{
-    BucketName, Condition, CopyHeaders, CopySource, ETag, GetOptions, Key, Kind, ListRequest, Location, ObjectHeaders,
-    PresignRequest, Store,
+    BucketName, Condition, CopyHeaders, CopySource, ETag, GetOptions, Key, Kind, LinkMethod, ListRequest, Location,
+    ObjectHeaders, PresignRequest, Store, Tags,
 };
 
 use super::{Check, Expectations, LINK_LIFETIME, at, checks, collect, pattern, put, put_with, read, refused};
@@ -45,6 +45,7 @@ fn headers() -> ObjectHeaders {
             ("mode".to_owned(), "33188".to_owned()),
             ("some-name".to_owned(), "a b%20c".to_owned()),
         ]),
+        tags: Tags::None,
         acl: None,
     }
 }
@@ -285,7 +286,13 @@ async fn links(store: &dyn Store, bucket: &BucketName, what: &Expectations) {
     assert!(url.ends_with("/dir/a%20b%3Fc%23d%2541.txt"), "{url}");
     assert!(url.contains(bucket.as_str()), "{url}");
     if what.presign {
-        let signed = store.presign(&PresignRequest { location, expires: LINK_LIFETIME }).unwrap();
+        let signed = store.presign(&PresignRequest {
+            location,
+            method: LinkMethod::Get,
+            expires: LINK_LIFETIME,
+            download_name: None,
+        });
+        let signed = signed.unwrap();
         assert!(signed.starts_with(&url), "{signed}");
         assert!(signed.contains("Signature=") && signed.contains("xpires=3600"), "{signed}");
     }

@@ -36,10 +36,12 @@ pub fn stack(endpoint: &str) -> Arc<dyn Store> {
     Arc::new(Trace::new(Arc::new(Retry::new(Arc::new(limit), RetryConfig::default()))))
 }
 
-/// What both have in common: RGW answers Ok to the owner's second creation, and knows no condition on completing.
+/// What both have in common: RGW answers Ok to the owner's second creation, takes tags with a PUT
+/// only, and knows no condition on completing.
 fn expectations() -> Expectations {
     Expectations {
         own_bucket_again_is_ok: true,
+        tags_ride: false,
         complete_conditions: false,
         metadata_bound: false,
         part_bytes_min: 5 << 20,

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What happens to the connections of a link.
@@ -84,5 +84,87 @@ fn carry(client: TcpStream, store: TcpStream, reset_after: Option<u64>, resets: 
         }
         let _ = client.shutdown(Shutdown::Both);
         let _ = store.shutdown(Shutdown::Both);
+    });
+}
+
+/// A listener that passes so many requests on to a store, and lets all that come later wait for ever.
+pub struct Gate {
+    address: SocketAddr,
+    ended: Arc<AtomicBool>,
+    left: Arc<AtomicI64>,
+}
+
+impl Gate {
+    /// A gate before `endpoint`, open.
+    pub fn new(endpoint: &str) -> Gate {
+        let store = endpoint.strip_prefix("http://").expect("plain HTTP").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (ended, left) = (Arc::<AtomicBool>::default(), Arc::new(AtomicI64::new(i64::MAX)));
+        let (end, allowed) = (ended.clone(), left.clone());
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if end.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let (Ok(client), Ok(store)) = (client, TcpStream::connect(&store)) {
+                    admit(client, store, &allowed);
+                }
+            }
+        });
+        Gate { address, ended, left }
+    }
+
+    /// Where it listens, as an endpoint.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Closes it after so many more requests.
+    pub fn close_after(&self, requests: i64) {
+        self.left.store(requests, Ordering::SeqCst);
+    }
+
+    /// Whether a request waits before it.
+    pub fn holds(&self) -> bool {
+        self.left.load(Ordering::SeqCst) < 0
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // Wakes the listener; it may be gone.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Passes bytes both ways; a request over the limit goes no further. A client writes the head of a request in one go.
+fn admit(client: TcpStream, store: TcpStream, left: &Arc<AtomicI64>) {
+    let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+    let (mut asking, mut passing, left) = (clone(&client), clone(&store), left.clone());
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok(length @ 1..) = asking.read(&mut buffer) {
+            let is_head = ["GET /", "PUT /", "POST /", "HEAD /", "DELETE /"]
+                .iter()
+                .any(|line| buffer.starts_with(line.as_bytes()));
+            if is_head && left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+                left.store(-1, Ordering::SeqCst);
+                // Until the client is killed.
+                while let Ok(1..) = asking.read(&mut buffer) {}
+                break;
+            }
+            if passing.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = passing.shutdown(Shutdown::Write);
+    });
+    let (mut answering, mut client) = (store, client);
+    std::thread::spawn(move || {
+        // Whichever way it ends, the other side is told.
+        let _ = std::io::copy(&mut answering, &mut client);
+        let _ = client.shutdown(Shutdown::Both);
     });
 }

@@ -32,7 +32,7 @@ pub enum Kind {
     B2,
 }
 
-/// A store with the users alice and bob.
+/// A store with the users alice and bob; an embedded one also has one whose id no header can hold.
 pub struct Rig {
     pub endpoint: String,
     server: Option<Server>,
@@ -73,7 +73,8 @@ impl Rig {
         let users = folder.path().join("users");
         fs::write(
             &users,
-            "alice alicekey alicesecret alice@example.com Alice\nbob bobkey bobsecret bob@example.com Bob\n",
+            "alice alicekey alicesecret alice@example.com Alice\nbob bobkey bobsecret bob@example.com Bob\n\
+             o,hara oharakey oharasecret - O'Hara\n",
         )
         .expect("written");
         let arguments = ["--profile", profile].iter().chain(more).map(|word| (*word).to_owned()).collect::<Vec<_>>();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::data::stage::on_disk;
-use crate::data::state::UploadRecord;
+use crate::data::state::NoteOnDisk;
 use crate::store::{
     Condition, CopySource, ETag, Error, Kind, Location, ObjectHeaders, Part, Result, Written, operation,
 };
@@ -45,7 +45,7 @@ enum Place {
 /// The store's upload that takes what the journal has no room for.
 struct Direct {
     id: String,
-    record: Mutex<Option<UploadRecord>>,
+    record: Mutex<Option<NoteOnDisk>>,
 }
 
 impl Inner {

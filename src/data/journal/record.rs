@@ -143,7 +143,7 @@ impl Pending {
             etag: self.etag.clone(),
             modified: self.modified,
             version_id: None,
-            headers: ObjectHeaders { acl: None, ..self.headers.clone() },
+            headers: self.headers.clone().seen(),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::data::UploadState;
 use crate::error::{Error, Result};
-use crate::store::{self, AclHeaders, Kind, Location};
+use crate::store::{self, AclHeaders, Kind, Location, Tags};
 
 use super::queue::Op;
 use super::{Inner, Journal};
@@ -52,6 +52,13 @@ impl Journal {
     pub fn riding_acl(&self, name: &Location) -> Option<Option<AclHeaders>> {
         let book = self.inner.lock();
         book.queue.last(name)?.record.pending().map(|pending| pending.headers.acl.clone())
+    }
+
+    /// The tags with which a name waits to be stored, where the change tells them.
+    pub fn riding_tags(&self, name: &Location) -> Option<Tags> {
+        let book = self.inner.lock();
+        let tags = book.queue.last(name)?.record.pending().map(|pending| pending.headers.tags.clone());
+        tags.filter(|tags| *tags != Tags::Untold)
     }
 
     /// Where the bytes of a name are that lost a race, if the name did in this mount.

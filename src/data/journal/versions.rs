@@ -1,11 +1,11 @@
-//! Versions, uploads and archived bytes are the store's own affair: the journal passes on.
+//! Versions, uploads, archived bytes and tags are the store's own affair: the journal passes on.
 
 use async_trait::async_trait;
 
 use crate::store::versions::{
     Marker, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
 };
-use crate::store::{BucketName, Location, Result};
+use crate::store::{BucketName, Location, Result, Tag};
 
 use super::Journal;
 
@@ -30,5 +30,15 @@ impl Versions for Journal {
     async fn restore(&self, location: &Location, version_id: Option<&str>, days: u32) -> Result<()> {
         self.inner.settle_name(location).await?;
         self.inner.store.restore(location, version_id, days).await
+    }
+
+    async fn get_tags(&self, location: &Location) -> Result<Vec<Tag>> {
+        self.inner.settle_name(location).await?;
+        self.inner.store.get_tags(location).await
+    }
+
+    async fn put_tags(&self, location: &Location, tags: &[Tag]) -> Result<()> {
+        self.inner.settle_name(location).await?;
+        self.inner.store.put_tags(location, tags).await
     }
 }

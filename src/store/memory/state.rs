@@ -66,7 +66,7 @@ impl Object {
             etag: self.etag.clone(),
             modified: self.modified,
             version_id: None,
-            headers: self.headers.clone(),
+            headers: self.headers.clone().seen(),
         }
     }
 

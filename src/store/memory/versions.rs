@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 
-use super::state::Request;
+use super::state::{Request, find};
 use super::{MemoryStore, bucket_of, listing};
 use crate::store::operation as op;
 use crate::store::versions::{
     ListedVersion, Marker, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
 };
-use crate::store::{BucketName, Kind, ListRequest, Location, Result};
+use crate::store::{BucketName, Kind, ListRequest, Location, Result, Tag, Tags};
 
 /// The one version of an object here.
 const NULL: &str = "null";
@@ -61,5 +61,23 @@ impl Versions for MemoryStore {
 
     async fn restore(&self, location: &Location, _version_id: Option<&str>, _days: u32) -> Result<()> {
         Err(Request::on(op::RESTORE_OBJECT, location).refuse(Kind::Unsupported, "nothing here is archived"))
+    }
+
+    async fn get_tags(&self, location: &Location) -> Result<Vec<Tag>> {
+        let request = Request::on(op::GET_OBJECT_TAGGING, location);
+        let mut buckets = self.lock();
+        let object = find(bucket_of(&mut buckets, &request)?, None, &request)?;
+        Ok(object.headers.tags.told().unwrap_or_default().to_vec())
+    }
+
+    async fn put_tags(&self, location: &Location, tags: &[Tag]) -> Result<()> {
+        let request = Request::on(op::PUT_OBJECT_TAGGING, location);
+        let mut buckets = self.lock();
+        let bucket = bucket_of(&mut buckets, &request)?;
+        find(bucket, None, &request)?;
+        if let Some(object) = bucket.objects.get_mut(location.key.as_str()) {
+            object.headers.tags = Tags::Are(tags.to_vec());
+        }
+        Ok(())
     }
 }

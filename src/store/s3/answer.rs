@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc2822;
 
 use super::request::Request;
 use crate::format::xml::{self, ErrorDocument};
-use crate::store::{ETag, Error, Kind, ObjectHead, ObjectHeaders, Result};
+use crate::store::{ETag, Error, Kind, ObjectHead, ObjectHeaders, Result, Tags};
 
 /// The error that a refusal stands for. `document` is the body, empty after a HEAD.
 pub(super) fn refusal(request: &Request, status: StatusCode, headers: &HeaderMap, document: &str) -> Error {
@@ -150,6 +150,10 @@ pub(super) fn object_head(request: &Request, headers: &HeaderMap, size_bytes: u6
             expires: text(headers, "expires"),
             storage_class: text(headers, "x-amz-storage-class"),
             metadata,
+            tags: match text(headers, "x-amz-tagging-count").and_then(|count| count.parse().ok()) {
+                None | Some(0) => Tags::None,
+                Some(1_u32..) => Tags::Untold,
+            },
             acl: None,
         },
     })

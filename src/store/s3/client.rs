@@ -15,10 +15,10 @@ use super::credentials::{CredentialSource, Keyring};
 use super::request::Request;
 use super::sign::UNSIGNED_PAYLOAD;
 use super::{Addressing, Config, Encryption, Integrity};
-use crate::format::url::{Endpoint, encode_path, encode_query, is_loopback};
+use crate::format::url::{Endpoint, attachment, encode_path, encode_query, is_loopback};
 use crate::format::xml;
 use crate::store::profile::Profile;
-use crate::store::{Error, Kind, Location, Result};
+use crate::store::{Error, Kind, LinkMethod, Location, PresignRequest, Result};
 
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -158,7 +158,9 @@ impl Client {
     /// The URL and its path.
     fn spell(&self, request: &Request) -> (String, String) {
         let bucket = request.bucket.as_ref().map(|bucket| bucket.as_str());
-        let in_host = self.config.addressing == Addressing::Virtual;
+        let secure = self.endpoint.secure;
+        let fits_host = request.bucket.as_ref().is_some_and(|bucket| bucket.fits_host(secure));
+        let in_host = self.config.addressing == Addressing::Virtual && fits_host;
         let authority = self.endpoint.authority(bucket.filter(|_| in_host));
         let mut path = String::from("/");
         if let Some(bucket) = bucket.filter(|_| !in_host) {
@@ -198,13 +200,21 @@ impl Client {
         self.config.clock.now().into()
     }
 
-    pub(super) fn presign(&self, location: &Location, seconds: u32) -> Result<String> {
-        let request = Request::object("Presign", reqwest::Method::GET, location);
+    pub(super) fn presign(&self, wanted: &PresignRequest) -> Result<String> {
+        let method = match wanted.method {
+            LinkMethod::Get => reqwest::Method::GET,
+            LinkMethod::Put => reqwest::Method::PUT,
+        };
+        let mut request = Request::object("Presign", method, &wanted.location);
+        if let Some(name) = &wanted.download_name {
+            request = request.query("response-content-disposition", attachment(name));
+        }
         let Some(keyring) = &self.keyring else {
             return Err(request.error(Kind::Unsupported, "an anonymous mount cannot sign links"));
         };
-        let url = self.address(&request)?;
-        keyring.signer().presign(&url, seconds, self.now()).map_err(|why| request.error(Kind::BadRequest, why))
+        let (url, seconds) = (self.address(&request)?, wanted.expires.as_secs() as u32);
+        let link = keyring.signer().presign(request.method.as_str(), &url, seconds, self.now());
+        link.map_err(|why| request.error(Kind::BadRequest, why))
     }
 
     pub(super) fn plain_url(&self, location: &Location) -> String {

@@ -32,6 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::link::LINK_EXPIRES_MAX;
 use super::profile::Profile;
 use super::{
     Acl, AclTarget, BucketEntry, BucketHead, BucketName, Condition, CopyHeaders, CopySource, DeleteFailure, Error,
@@ -45,9 +46,6 @@ pub use credentials::{CredentialSource, Credentials};
 
 /// How long nothing may arrive before a request is given up.
 pub const STALL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
-
-/// For how long a link may be signed (Amazon S3 user guide, "Sharing objects with presigned URLs").
-const PRESIGN_SECONDS_MAX: u64 = 7 * 24 * 3600;
 
 /// Where a bucket's name goes in a URL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -221,11 +219,11 @@ impl Store for S3Store {
     }
 
     fn presign(&self, request: &PresignRequest) -> Result<String> {
-        let seconds = request.expires.as_secs();
-        if (1..=PRESIGN_SECONDS_MAX).contains(&seconds) {
-            self.client.presign(&request.location, seconds as u32)
+        let (seconds, seconds_max) = (request.expires.as_secs(), LINK_EXPIRES_MAX.as_secs());
+        if (1..=seconds_max).contains(&seconds) {
+            self.client.presign(request)
         } else {
-            let why = format!("a link lasts from 1 s to {PRESIGN_SECONDS_MAX} s, not {seconds} s");
+            let why = format!("a link lasts from 1 s to {seconds_max} s, not {seconds} s");
             Err(Error::new(Kind::BadRequest, "Presign", request.location.to_string(), why))
         }
     }

@@ -57,7 +57,8 @@ pub(super) async fn put(
     headers: &ObjectHeaders,
     condition: &Condition,
 ) -> Result<Written> {
-    let plain = Request::object("PutObject", Method::PUT, location).object_headers(headers)?.body(body);
+    let plain = Request::object("PutObject", Method::PUT, location).object_headers(headers)?.tags(&headers.tags)?;
+    let plain = plain.body(body);
     let plain = client.encrypted(plain)?;
     let unheeded = || plain.error(Kind::Unsupported, "in a bucket with versions this store heeds no condition");
     if *condition != Condition::None && !client.profile.heeds_conditions(&location.bucket) {
@@ -84,7 +85,11 @@ pub(super) async fn copy(
         Request::object("CopyObject", Method::PUT, to).copy_source(source, client.profile.if_match_quoted())?;
     let request = match headers {
         CopyHeaders::Replace(headers) => {
-            request.header("x-amz-metadata-directive", "REPLACE")?.object_headers(headers)?
+            let request = request.header("x-amz-metadata-directive", "REPLACE")?.object_headers(headers)?;
+            match headers.tags.told().is_some() && client.profile.tags_ride() {
+                true => request.header("x-amz-tagging-directive", "REPLACE")?.tags(&headers.tags)?,
+                false => request,
+            }
         }
         CopyHeaders::Keep { acl, storage_class } => {
             let request = request.header("x-amz-metadata-directive", "COPY")?.acl(acl.as_ref())?;

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::format::tags::header;
 use crate::store::{
-    AclHeaders, AclTarget, BucketName, Condition, CopySource, ETag, Error, Kind, Location, ObjectHeaders, Result,
+    AclHeaders, AclTarget, BucketName, Condition, CopySource, ETag, Error, Kind, Location, ObjectHeaders, Result, Tags,
 };
 
 /// A request to the store.
@@ -109,6 +110,14 @@ impl Request {
             request = request.header(&format!("x-amz-meta-{name}"), value)?;
         }
         request.acl(headers.acl.as_ref())
+    }
+
+    /// The same with tags that ride along.
+    pub(super) fn tags(self, tags: &Tags) -> Result<Self> {
+        match tags.told() {
+            Some(tags) => self.header("x-amz-tagging", &header(tags)),
+            None => Ok(self),
+        }
     }
 
     /// The same with an ACL that rides along.

@@ -81,15 +81,22 @@ impl Signer {
     }
 
     /// A link that carries its signature in the query.
-    pub(super) fn presign(&self, url: &Url, expires_seconds: u32, now: OffsetDateTime) -> Result<String, String> {
+    pub(super) fn presign(
+        &self,
+        method: &str,
+        url: &Url,
+        expires_seconds: u32,
+        now: OffsetDateTime,
+    ) -> Result<String, String> {
         let Credentials { access_key, session_token, .. } = &self.credentials;
         let token = session_token.as_ref();
         let query =
             signing::authorization_query_params_no_sig(access_key, &now, &self.region, expires_seconds, None, token)
                 .map_err(|error| error.to_string())?;
+        let query = if url.query().is_some() { query.replacen('?', "&", 1) } else { query };
         let url = Url::parse(&format!("{url}{query}")).map_err(|error| error.to_string())?;
         let headers = HeaderMap::from_iter([(HOST, header_value(&host_of(&url))?)]);
-        let (canonical, _) = canonical_request("GET", &url, &headers, UNSIGNED_PAYLOAD);
+        let (canonical, _) = canonical_request(method, &url, &headers, UNSIGNED_PAYLOAD);
         let signature = self.signature(&canonical, now)?;
         Ok(format!("{url}&X-Amz-Signature={signature}"))
     }
@@ -178,7 +185,7 @@ mod tests {
     #[test]
     fn the_reference_example_of_a_link_has_the_reference_signature() {
         let url = Url::parse("https://examplebucket.s3.amazonaws.com/test.txt").unwrap();
-        let link = signer().presign(&url, 86400, datetime!(2013-05-24 00:00 UTC)).unwrap();
+        let link = signer().presign("GET", &url, 86400, datetime!(2013-05-24 00:00 UTC)).unwrap();
         let signature = "X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404";
         assert!(link.ends_with(signature), "{link}");
     }
@@ -187,7 +194,7 @@ mod tests {
     fn links_of_temporary_credentials_carry_the_token() {
         let credentials = Credentials { session_token: Some("to/k+en=".into()), ..signer().credentials().clone() };
         let url = Url::parse("https://host/b/k").unwrap();
-        let link = Signer::new(credentials, "").presign(&url, 60, datetime!(2013-05-24 00:00 UTC)).unwrap();
+        let link = Signer::new(credentials, "").presign("GET", &url, 60, datetime!(2013-05-24 00:00 UTC)).unwrap();
         assert!(link.contains("&X-Amz-Security-Token=to%2Fk%2Ben%3D&X-Amz-Signature="), "{link}");
         assert!(link.contains("%2F20130524%2Fus-east-1%2Fs3%2F"), "{link}");
     }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::store::LinkMethod;
 
 /// Heads and bodies of requests.
 type Recorded = Vec<(String, Vec<u8>)>;
@@ -52,19 +53,7 @@ impl Recorder {
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         });
-        let config = Config {
-            endpoint,
-            region: "us-east-1".to_owned(),
-            addressing: Addressing::Auto,
-            anonymous: false,
-            ca_file: None,
-            integrity: Integrity::Auto,
-            encryption,
-            stall_timeout: Duration::from_secs(5),
-            clock: Clock::system(),
-        };
-        let keys = Credentials { access_key: "A".to_owned(), secret_key: "S".to_owned(), session_token: None };
-        let store = S3Store::new(config, Arc::new(move || Ok(keys.clone())), Arc::new(Profile::new())).unwrap();
+        let store = store(Config { encryption, ..config(endpoint) });
         Recorder { requests, store }
     }
 
@@ -75,6 +64,25 @@ impl Recorder {
     fn first_line(&self, index: usize) -> String {
         self.heads()[index].lines().next().unwrap().to_owned()
     }
+}
+
+fn config(endpoint: String) -> Config {
+    Config {
+        endpoint,
+        region: "us-east-1".to_owned(),
+        addressing: Addressing::Auto,
+        anonymous: false,
+        ca_file: None,
+        integrity: Integrity::Auto,
+        encryption: None,
+        stall_timeout: Duration::from_secs(5),
+        clock: Clock::system(),
+    }
+}
+
+fn store(config: Config) -> S3Store {
+    let keys = Credentials { access_key: "A".to_owned(), secret_key: "S".to_owned(), session_token: None };
+    S3Store::new(config, Arc::new(move || Ok(keys.clone())), Arc::new(Profile::new())).unwrap()
 }
 
 fn bucket() -> BucketName {
@@ -183,10 +191,36 @@ async fn listed_and_deleted_keys_keep_their_control_characters() {
 #[tokio::test]
 async fn a_link_has_one_query() {
     let recorder = Recorder::start(&[]).await;
-    let request = PresignRequest { location: at("a?b c"), expires: Duration::from_secs(60) };
+    let (location, expires) = (at("a?b c"), Duration::from_secs(60));
+    let mut request = PresignRequest { location, method: LinkMethod::Get, expires, download_name: None };
     let link = recorder.store.presign(&request).unwrap();
     assert_eq!(link.matches('?').count(), 1, "{link}");
     assert!(link.contains("/bucket/a%3Fb%20c?X-Amz-"), "{link}");
+    request.download_name = Some("ü".to_owned());
+    let named = recorder.store.presign(&request).unwrap();
+    assert_eq!(named.matches('?').count(), 1, "{named}");
+    assert!(named.contains("c?response-content-disposition=attachment%3B%20") && named.contains("&X-Amz-"), "{named}");
+    let put = recorder.store.presign(&PresignRequest { method: LinkMethod::Put, download_name: None, ..request });
+    assert_ne!(put.unwrap(), link, "another method has another signature");
+}
+
+#[tokio::test]
+async fn a_bucket_goes_into_the_host_where_its_name_allows() {
+    let link = |endpoint: &str, addressing, bucket: &str| {
+        let location = Location { bucket: BucketName::new(bucket).unwrap(), key: Key::new("a b").unwrap() };
+        let store = store(Config { addressing, ..config(endpoint.to_owned()) });
+        let expires = Duration::from_secs(60);
+        let wanted = PresignRequest { location, method: LinkMethod::Get, expires, download_name: None };
+        let (plain, signed) = (store.url(&wanted.location), store.presign(&wanted).unwrap());
+        assert!(signed.starts_with(&format!("{plain}?X-Amz-")), "{signed}");
+        plain
+    };
+    let secure = "https://store.example";
+    assert_eq!(link(secure, Addressing::Auto, "photos"), "https://store.example/photos/a%20b");
+    assert_eq!(link(secure, Addressing::Virtual, "photos"), "https://photos.store.example/a%20b");
+    assert_eq!(link(secure, Addressing::Virtual, "my.photos"), "https://store.example/my.photos/a%20b");
+    assert_eq!(link(secure, Addressing::Virtual, "My_photos"), "https://store.example/My_photos/a%20b");
+    assert_eq!(link("http://h:81", Addressing::Virtual, "my.photos"), "http://my.photos.h:81/a%20b");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Calls on versions, uploads under way and archived objects.
+//! Calls on versions, uploads under way, archived objects and tags.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::store::operation as op;
 use crate::store::versions::{
     ListedVersion, Marker, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
 };
-use crate::store::{BucketName, Error, Key, Kind, Location, Result};
+use crate::store::{BucketName, Error, Key, Kind, Location, Result, Tag};
 
 #[async_trait]
 impl Versions for S3Store {
@@ -94,6 +94,20 @@ impl Versions for S3Store {
             Err(error) if error.message.starts_with("RestoreAlreadyInProgress") => Ok(()),
             answer => answer.map(drop),
         }
+    }
+
+    async fn get_tags(&self, location: &Location) -> Result<Vec<Tag>> {
+        let request = Request::object(op::GET_OBJECT_TAGGING, Method::GET, location).query("tagging", "");
+        let (_, document) = self.client.send_for_text(request.clone()).await?;
+        xml::parse_tagging(&document).map_err(|why| request.error(Kind::Malformed, why.to_string()))
+    }
+
+    async fn put_tags(&self, location: &Location, tags: &[Tag]) -> Result<()> {
+        let document = Bytes::from(xml::build_tagging(tags));
+        let mut request = Request::object(op::PUT_OBJECT_TAGGING, Method::PUT, location).query("tagging", "");
+        request.headers.insert("content-md5", content_md5(&document));
+        let request = request.header("content-type", "application/xml")?.body(document);
+        self.client.send_for_text(request).await.map(drop)
     }
 }
 
