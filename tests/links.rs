@@ -100,3 +100,20 @@ fn what_has_no_link_is_told() {
         assert!(!mount.log().contains(secret), "a link is in no log");
     });
 }
+
+/// Where requests are signed by version 2, links are, too.
+#[test]
+fn a_link_may_have_the_older_signature() {
+    on(WITH_ACL, "a_link_may_have_the_older_signature", |rig| {
+        let bucket = rig.bucket();
+        let flags = &["--signature", "v2"];
+        let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+        mount.sh("echo 'the plans' > 'a b+.txt' && setfattr -n user.s3.acl -v private 'a b+.txt'");
+        let link = url(&mount, &["--download-name", "ü.txt", shown(&mount.path.join("a b+.txt"))]);
+        assert!(link.contains("AWSAccessKeyId=alicekey&Expires="), "{link}");
+        assert_eq!(mount.sh(&format!("curl -gfsS '{link}'")), "the plans\n");
+        let other = link.replacen("a%20b", "a%20c", 1);
+        let status = mount.try_sh(&format!("curl -gs -o /dev/null -w '%{{http_code}}' '{other}'")).1;
+        assert_eq!(status, "403", "of another key");
+    });
+}

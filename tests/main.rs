@@ -18,6 +18,9 @@ mod serve_crash;
 /// Content headers, and that no road to a new version loses an attribute.
 mod kept;
 
+/// The table of attributes.
+mod attributes;
+
 /// What is put onto a version after it was made.
 mod finish;
 

@@ -341,7 +341,7 @@ impl Client {
 
     pub async fn removexattr(&self, path: &str, name: &str) -> Result<()> {
         let ino = self.walk(path).await?;
-        self.fs.removexattr(ino, OsStr::new(name)).await
+        self.fs.removexattr(ino, OsStr::new(name), CALLER).await
     }
 
     /// Forgets all that is cached, as `dreamfs refresh` of the mountpoint does.

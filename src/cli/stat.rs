@@ -19,7 +19,7 @@ use super::{args, attributes, text};
 use crate::error::Meaning;
 
 /// The virtual attributes that answer by name; they are in no listing of attributes.
-const VIRTUAL: [&str; 18] = [
+const VIRTUAL: [&str; 19] = [
     "bucket",
     "key",
     "etag",
@@ -35,6 +35,7 @@ const VIRTUAL: [&str; 18] = [
     "owner",
     "acl",
     "grants",
+    "default_acl",
     "url",
     "created",
     "region",

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args};
 
 use super::units::{parse_duration, parse_mode, parse_size};
 use crate::fs::Attrs;
-use crate::store::s3::{Addressing, Integrity};
+use crate::store::s3::{Addressing, Integrity, Signature};
 
 /// Not a doc comment, which would want marks around the URL that help should not show.
 const ENDPOINT_HELP: &str = "The store [default: https://s3.us-east-005.dream.io] \
@@ -28,6 +28,9 @@ pub struct Connection {
     /// Where a bucket's name goes in a URL
     #[arg(long, value_name = "STYLE", default_value = "auto", value_parser = addressing_parser(), help_heading = "Store")]
     pub addressing: Addressing,
+    /// How requests are signed: v2 for stores that lack v4
+    #[arg(long, value_name = "VERSION", default_value = "v4", value_parser = signature_parser(), help_heading = "Store")]
+    pub signature: Signature,
     /// Trust the root certificates in this file too [env: AWS_CA_BUNDLE]
     #[arg(long, value_name = "FILE.pem", help_heading = "Store")]
     pub ca: Option<PathBuf>,
@@ -162,6 +165,10 @@ fn addressing_parser() -> impl TypedValueParser<Value = Addressing> {
         "virtual" => Addressing::Virtual,
         _ => Addressing::Auto,
     })
+}
+
+fn signature_parser() -> impl TypedValueParser<Value = Signature> {
+    PossibleValuesParser::new(["v4", "v2"]).map(|name| if name == "v2" { Signature::V2 } else { Signature::V4 })
 }
 
 fn integrity_parser() -> impl TypedValueParser<Value = Integrity> {

@@ -222,6 +222,7 @@ pub fn connection(
         region: endpoint::region(typed.region.as_deref(), environment, &endpoint),
         endpoint,
         addressing: typed.addressing,
+        signature: typed.signature,
         anonymous: typed.anonymous,
         ca_file: ca_file.as_deref().map(place).transpose()?,
         integrity: typed.integrity,

@@ -36,7 +36,7 @@ const OTHERS: &[(&str, Meaning)] = &[
     ("ssl_verify_hostname", Refused("certificates are always checked. Trust yours with --ca FILE.pem")),
     ("iam_role", Refused("roles of machines are not read. Use credential_process in ~/.aws/config")),
     ("ecs", Refused("roles of containers are not read. Use credential_process in ~/.aws/config")),
-    ("sigv2", Refused("requests are signed with version 4 alone. Leave it out")),
+    ("sigv2", Switch("signature=v2")),
     ("use_sse", Refused("the names differ here. Use sse=AES256, or sse=aws:kms and sse-kms-key-id=ID")),
     ("remount", Refused("a mount cannot be changed while it lasts. Unmount it and mount it again")),
     ("allow_root", Refused("the kernel knows no such rule. Use allow_other")),

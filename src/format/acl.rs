@@ -32,6 +32,9 @@ const RECOGNISED: [&str; 4] = [PRIVATE, PUBLIC_READ, PUBLIC_READ_WRITE, AUTHENTI
 /// Amazon EC2's account, to which `aws-exec-read` gives READ.
 const EC2_ID: &str = "6aa5a366c34c1cbe25dc49211496e913e0351eb0e8c37aa3477e40942ec6b97c";
 
+/// Bytes of all headers of an ACL at most. Servers take 8 KiB of headers or more in all, and metadata needs 2 KiB.
+const HEADERS_BYTES_MAX: usize = 4096;
+
 /// What every group's URI begins with, `AuthenticatedUsers` and `AllUsers`.
 const GLOBAL_GROUPS: &str = "http://acs.amazonaws.com/groups/global/";
 
@@ -296,6 +299,12 @@ impl Acl {
             Some(name) => return Some(AclHeaders::Canned(name.to_owned())),
             None => {}
         }
+        let headers = self.grant_headers();
+        if headers.is_empty() || !is_short(&headers) { None } else { Some(AclHeaders::Grants(headers)) }
+    }
+
+    /// A header per permission that is granted.
+    fn grant_headers(&self) -> Vec<(String, String)> {
         let mut headers = Vec::new();
         for permission in Permission::ALL {
             let grants = self.grants.iter().filter(|grant| grant.permission == permission);
@@ -305,13 +314,15 @@ impl Acl {
                 headers.push((permission.header().to_owned(), value));
             }
         }
-        if headers.is_empty() { None } else { Some(AclHeaders::Grants(headers)) }
+        headers
     }
 
     /// Whether [`Acl::as_headers`] says all of this ACL. Headers cannot say that nobody at all has a grant, and have
-    /// no room for a grantee with a quote, a comma or other than plain ASCII: those need a request of their own.
+    /// no room for a grantee with a quote, a comma or other than plain ASCII, nor for very many: those need a request of
+    /// their own.
     pub fn fits_headers(&self) -> bool {
-        !self.grants.is_empty() && self.grants.iter().all(|grant| grant.grantee.fits_header())
+        let has_room = self.canned_name().is_some() || is_short(&self.grant_headers());
+        !self.grants.is_empty() && self.grants.iter().all(|grant| grant.grantee.fits_header()) && has_room
     }
 
     /// What request headers make of a version that this owner writes: the reverse of [`Acl::as_headers`].
@@ -334,6 +345,10 @@ impl Acl {
         }
         Ok(acl)
     }
+}
+
+fn is_short(headers: &[(String, String)]) -> bool {
+    headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= HEADERS_BYTES_MAX
 }
 
 /// Whether these say the same, in whatever order.
@@ -407,6 +422,8 @@ mod tests {
         assert!(!acl("READ id=a\"b").fits_headers());
         assert!(!acl("READ id=a,b").fits_headers());
         assert!(!acl("READ id=jürgen").fits_headers());
+        let many: String = (0..100).map(|number| format!("READ id={number:064}\n")).collect();
+        assert!(!acl(&many).fits_headers() && acl(&many).as_headers().is_none(), "more than a request has room for");
         let unknown = AclHeaders::Grants(vec![("x-amz-grant-all".to_owned(), "id=\"x\"".to_owned())]);
         assert!(Acl::from_headers(&unknown, "me", None).is_err());
         assert!(Acl::from_headers(&AclHeaders::Canned("open".to_owned()), "me", None).is_err());

@@ -14,9 +14,12 @@ use super::header::{LINK_TARGET, decode_name, decode_value, encode_name, encode_
 /// The metadata name under which s3fs keeps all attributes: escaped JSON of names to values in base64.
 const BUNDLE: &str = "xattr";
 
+/// The metadata name of the ACL that a directory's marker gives to what is made below it.
+pub const DEFAULT_ACL: &str = "dreamfs-default-acl";
+
 /// Whether no attribute lies under this metadata name.
 fn is_hidden(name: &str) -> bool {
-    is_posix_name(name) || matches!(name, BUNDLE | LINK_TARGET)
+    is_posix_name(name) || matches!(name, BUNDLE | LINK_TARGET | DEFAULT_ACL)
 }
 
 /// s3fs's attributes, as spelled; `None` where there are none, or where they are not what s3fs writes.

@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
+
 use crate::error::{Error, Meaning, Result};
 use crate::format::acl::{Acl, CANNED_NAMES, parse_lines, same_grants};
+use crate::format::xattr::DEFAULT_ACL;
 use crate::store::link::LINK_EXPIRES_MAX;
 use crate::store::{AclHeaders, AclTarget, Kind, LinkMethod, Location, NewAcl, PresignRequest};
-use crate::tree::{AclState, FileKind, Ino, Place};
+use crate::tree::{AclState, FileKind, Ino, Place, ROOT};
 
 use super::{Caller, Fs};
 
@@ -44,20 +47,14 @@ impl Fs {
 
     /// Changes the ACL to a canned one.
     pub(crate) async fn set_canned_acl(&self, ino: Ino, name: &str, caller: Caller) -> Result<()> {
-        if !CANNED_NAMES.contains(&name) {
-            log::warn!("{}: {name:?} is no canned ACL; valid are {}", self.path(ino), CANNED_NAMES.join(", "));
-            return Err(Error::new(Meaning::InvalidArgument, format!("{name:?} is no canned ACL")));
-        }
+        check_canned(name)?;
         let new = NewAcl::Canned(name.to_owned());
         self.set_acl(ino, new, AclHeaders::Canned(name.to_owned()), caller).await
     }
 
     /// Changes the ACL to these grants, a line each.
     pub(crate) async fn set_grants(&self, ino: Ino, lines: &str, caller: Caller) -> Result<()> {
-        let grants = parse_lines(lines).map_err(|why| {
-            log::warn!("{}: {why}", self.path(ino));
-            Error::new(Meaning::InvalidArgument, why.to_string())
-        })?;
+        let grants = parse_lines(lines).map_err(|why| Error::new(Meaning::InvalidArgument, why.to_string()))?;
         let owner = self.acl(ino).await?;
         let acl = Acl { owner_id: owner.owner_id.clone(), owner_name: owner.owner_name.clone(), grants };
         let headers = acl.as_headers().unwrap_or_else(|| AclHeaders::Canned("private".to_owned()));
@@ -65,15 +62,12 @@ impl Fs {
     }
 
     async fn set_acl(&self, ino: Ino, new: NewAcl, headers: AclHeaders, caller: Caller) -> Result<()> {
-        self.check_writable()?;
-        let owner = self.tree.read(ino, |inode| inode.attr.uid);
-        if caller.uid != 0 && Some(caller.uid) != owner {
-            return Err(Error::new(Meaning::NotPermitted, "only the owner and root may change an ACL"));
-        }
+        self.check_acl_changeable(ino, caller)?;
         // Only a file's ACL can wait for the file, and only where the store is known to take it then.
         if self.kind(ino) == Some(FileKind::Directory) || self.profile.object_acl() != Some(true) {
             self.store_now(ino).await?;
         }
+        let _marker = self.hold_marker_of(ino).await;
         let file = self.files.get(ino);
         let _guard = match &file {
             Some(file) => Some(file.lock.lock().await),
@@ -100,6 +94,15 @@ impl Fs {
         Ok(())
     }
 
+    fn check_acl_changeable(&self, ino: Ino, caller: Caller) -> Result<()> {
+        self.check_writable()?;
+        let owner = self.tree.read(ino, |inode| inode.attr.uid);
+        if caller.uid != 0 && Some(caller.uid) != owner {
+            return Err(Error::new(Meaning::NotPermitted, "only the owner and root may change an ACL"));
+        }
+        Ok(())
+    }
+
     /// On a store whose objects have their bucket's ACL: nothing is to be done where that is the one that is wanted, and
     /// nothing can be done where it is another.
     async fn set_bucket_wide_acl(&self, ino: Ino, new: &NewAcl) -> Result<()> {
@@ -113,6 +116,14 @@ impl Fs {
         }
         log::warn!("{}: on this store objects have the ACL of their bucket: set that of the bucket", self.path(ino));
         Err(Error::new(Meaning::Unsupported, "object ACL"))
+    }
+
+    /// Keeps a directory's marker as it is, while what lies beside its headers changes.
+    pub(crate) async fn hold_marker_of(&self, ino: Ino) -> Option<OwnedMutexGuard<()>> {
+        match self.kind(ino) {
+            Some(FileKind::Directory) => Some(self.owed.hold_marker(ino).await),
+            _ => None,
+        }
     }
 
     fn is_unstored(&self, ino: Ino) -> bool {
@@ -166,7 +177,7 @@ impl Fs {
         let stored = self.tree.read(ino, |inode| inode.object.is_some()).unwrap_or(false);
         let location = self.stored_location(ino);
         let Some(location) = location.filter(|_| stored || matches!(state, AclState::Sent(_))) else {
-            return Ok(self.created_acl());
+            return self.created_acl(self.parent(ino)).await;
         };
         let (riding, learned) = self.riding_acl_of(&state, &AclTarget::Object(location)).await?;
         if let Some(learned) = learned {
@@ -189,7 +200,7 @@ impl Fs {
         }
         let acl = match state {
             AclState::Sent(headers) => return Ok((headers.clone(), None)),
-            _ if self.profile.object_acl() == Some(false) => return Ok((self.created_acl(), None)),
+            _ if self.profile.object_acl() == Some(false) => return Ok((self.mounts_acl(), None)),
             AclState::Known(acl) => acl.clone(),
             AclState::Unknown => match self.store.get_acl(target).await {
                 Ok(acl) => Arc::new(acl),
@@ -206,6 +217,54 @@ impl Fs {
             return Ok((None, Some(acl)));
         }
         Ok((acl.as_headers(), Some(acl)))
+    }
+
+    /// The directory that an inode is in.
+    pub(crate) fn parent(&self, ino: Ino) -> Ino {
+        self.tree.read(ino, |inode| inode.parent_and_name().0).unwrap_or(ROOT)
+    }
+
+    /// The ACL of what is made in a directory: that of the nearest directory which has one for it, or else the mount's.
+    pub(crate) async fn created_acl(&self, directory: Ino) -> Result<Option<AclHeaders>> {
+        let mut at = directory;
+        loop {
+            if self.tree.read(at, |inode| inode.object.is_some()) == Some(true)
+                && let Some(headers) = self.known_headers(at).await?
+                && let Some(name) = headers.metadata.get(DEFAULT_ACL)
+                && CANNED_NAMES.contains(&name.as_str())
+            {
+                return Ok(Some(AclHeaders::Canned(name.clone())));
+            }
+            if at == ROOT {
+                return Ok(self.mounts_acl());
+            }
+            at = self.parent(at);
+        }
+    }
+
+    fn mounts_acl(&self) -> Option<AclHeaders> {
+        self.config.acl.clone().map(AclHeaders::Canned)
+    }
+
+    /// Sets or removes the ACL of what will be made below a directory.
+    pub(crate) async fn set_default_acl(&self, ino: Ino, name: Option<&str>, caller: Caller) -> Result<()> {
+        self.check_acl_changeable(ino, caller)?;
+        if self.kind(ino) != Some(FileKind::Directory) || self.profile.object_acl() == Some(false) {
+            return Err(Error::new(Meaning::Unsupported, "user.s3.default_acl, which only directories have"));
+        }
+        name.map_or(Ok(()), check_canned)?;
+        self.change_headers(ino, |headers| match name {
+            Some(name) => {
+                headers.metadata.insert(DEFAULT_ACL.to_owned(), name.to_owned());
+                Ok(())
+            }
+            None => headers
+                .metadata
+                .remove(DEFAULT_ACL)
+                .map(drop)
+                .ok_or_else(|| Error::new(Meaning::NoAttribute, "user.s3.default_acl")),
+        })
+        .await
     }
 
     /// The ACL of an inode's object, if the store has told it.
@@ -261,10 +320,21 @@ impl Fs {
 
     fn signed_link(&self, request: &PresignRequest) -> Result<String> {
         if request.expires.is_zero() || request.expires > LINK_EXPIRES_MAX {
-            log::warn!("a signed link lives 1 to {} seconds", LINK_EXPIRES_MAX.as_secs());
-            return Err(Error::new(Meaning::InvalidArgument, format!("{} seconds", request.expires.as_secs())));
+            let (seconds, seconds_max) = (request.expires.as_secs(), LINK_EXPIRES_MAX.as_secs());
+            let why = format!("a signed link lasts 1 to {seconds_max} seconds, not {seconds}");
+            return Err(Error::new(Meaning::InvalidArgument, why));
         }
         Ok(self.store.presign(request)?)
+    }
+}
+
+fn check_canned(name: &str) -> Result<()> {
+    match CANNED_NAMES.contains(&name) {
+        true => Ok(()),
+        false => {
+            let why = format!("{name:?} is no canned ACL; valid are {}", CANNED_NAMES.join(", "));
+            Err(Error::new(Meaning::InvalidArgument, why))
+        }
     }
 }
 

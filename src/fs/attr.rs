@@ -190,7 +190,7 @@ impl Fs {
     pub(crate) async fn known_headers(&self, ino: Ino) -> Result<Option<Arc<ObjectHeaders>>> {
         let known = self.tree.read(ino, |inode| {
             let object = inode.object.as_ref();
-            let headers = object.and_then(|object| object.headers.clone()).or_else(|| inode.pending_headers());
+            let headers = object.map_or_else(|| inode.pending_headers(), |object| object.headers.clone());
             let unstored = object.is_none() && inode.local && inode.attr.kind != FileKind::Directory;
             (headers, inode.attributes_known(), unstored)
         });

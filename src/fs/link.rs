@@ -42,9 +42,10 @@ impl Fs {
     }
 
     async fn store_link(&self, ino: Ino, target: Bytes) -> Result<()> {
+        let acl = self.created_acl(self.parent(ino)).await?;
         self.tree.update(ino, |inode| {
             inode.local = true;
-            inode.set_acl(AclState::Sent(self.created_acl()));
+            inode.set_acl(AclState::Sent(acl));
         });
         self.keep_attributes(ino).await?;
         let headers = self.headers_to_store(ino).await?;

@@ -107,7 +107,7 @@ impl Fs {
             self.tree.remember(entry.ino);
             return Ok((entry, opened.id));
         }
-        let attr = self.new_attr(parent, FileKind::File, mode, caller);
+        let (attr, acl) = (self.new_attr(parent, FileKind::File, mode, caller), self.created_acl(parent).await?);
         let entry = self.tree.insert(parent, name, attr, None);
         let entry = entry.ok_or_else(|| Error::new(Meaning::Stale, self.path(parent)))?;
         if self.tree.place(entry.ino).and_then(|place| place.location()).is_none() {
@@ -116,7 +116,7 @@ impl Fs {
         }
         self.tree.update(entry.ino, |inode| {
             inode.local = true;
-            inode.set_acl(AclState::Sent(self.created_acl()));
+            inode.set_acl(AclState::Sent(acl));
         });
         let file = self.files.get_or_insert(entry.ino, || Ok(self.data.create()))?;
         self.note_names_changed(parent);

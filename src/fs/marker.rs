@@ -109,7 +109,8 @@ impl Fs {
         let known = self.tree.read(ino, |inode| (inode.object.is_none(), inode.attributes_known()));
         let (is_new, is_known) = known.unwrap_or((true, false));
         if is_new {
-            self.tree.update(ino, |inode| inode.set_acl(AclState::Sent(self.created_acl())));
+            let acl = self.created_acl(self.parent(ino)).await?;
+            self.tree.update(ino, |inode| inode.set_acl(AclState::Sent(acl)));
         }
         let headers = self.headers_to_store(ino).await?;
         let _moving = self.moving.read().await;

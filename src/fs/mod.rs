@@ -67,7 +67,7 @@ use crate::data::journal::Journal;
 use crate::error::{Error, Meaning, Result};
 use crate::format::key::{BadName, BucketName, check_segment};
 use crate::store::profile::Profile;
-use crate::store::{AclHeaders, Location, Store};
+use crate::store::{Location, Store};
 use crate::tree::{Defaults, FileKind, Ino, Place, Tree, Ttl};
 
 use files::Files;
@@ -274,11 +274,6 @@ impl Fs {
 
     pub(crate) fn kind(&self, ino: Ino) -> Option<FileKind> {
         self.tree.read(ino, |inode| inode.attr.kind)
-    }
-
-    /// The ACL that new objects get, if the mount was given one.
-    pub(crate) fn created_acl(&self) -> Option<AclHeaders> {
-        self.config.acl.clone().map(AclHeaders::Canned)
     }
 }
 

@@ -148,6 +148,10 @@ impl Fs {
         // What went up while it was written has the time at which the store got it, which a copy would not have.
         let is_undated = known.is_some_and(|known| is_undated(&known.metadata));
         let in_parts = self.data.is_copied_in_parts(version.size_bytes);
+        if in_parts {
+            // One that is gone is told before its parts are asked for.
+            self.store.head(&version.location, None).await?;
+        }
         let headers = match is_undated || in_parts || self.owes_attributes(source) {
             true => CopyHeaders::Replace(self.headers_to_store(source).await?),
             false => CopyHeaders::Keep { acl: self.riding_acl(source).await?, storage_class: class },

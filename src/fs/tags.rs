@@ -25,11 +25,9 @@ impl Fs {
 
     /// Changes the tags of an object; no line removes them.
     pub(crate) async fn set_tags(&self, ino: Ino, text: &str) -> Result<()> {
-        let tags = parse_lines(text).map_err(|why| {
-            log::warn!("{}: {why}", self.path(ino));
-            Error::new(Meaning::InvalidArgument, why.to_string())
-        })?;
+        let tags = parse_lines(text).map_err(|why| Error::new(Meaning::InvalidArgument, why.to_string()))?;
         self.store_now(ino).await?;
+        let _marker = self.hold_marker_of(ino).await;
         let file = self.files.get(ino);
         let _guard = match &file {
             Some(file) => Some(file.lock.lock().await),

@@ -118,7 +118,7 @@ impl Fs {
     }
 
     /// Removes an extended attribute.
-    pub async fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+    pub async fn removexattr(&self, ino: Ino, name: &OsStr, caller: Caller) -> Result<()> {
         self.check_changeable(ino)?;
         match parse_name(name)? {
             Name::User(name) if xattr::is_allowed(name) => {
@@ -128,6 +128,7 @@ impl Fs {
                 })
                 .await
             }
+            Name::Virtual("default_acl") => self.set_default_acl(ino, None, caller).await,
             Name::Virtual("tags") => self.set_tags(ino, "").await,
             Name::Virtual(name) if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
                 self.set_header(ino, name, None).await
@@ -146,8 +147,8 @@ impl Fs {
                 "storage_class" => "a name in capitals that the store knows, such as STANDARD",
                 _ => "1 to 2048 characters of ASCII without line breaks",
             };
-            log::warn!("{}: {value:?} cannot be user.s3.{name}; valid is {valid}", self.path(ino));
-            return Err(Error::new(Meaning::InvalidArgument, format!("user.s3.{name}: {value:?}")));
+            let why = format!("{value:?} cannot be user.s3.{name}; valid is {valid}");
+            return Err(Error::new(Meaning::InvalidArgument, why));
         }
         self.change_headers(ino, |headers| {
             let none = || Error::new(Meaning::NoAttribute, format!("user.s3.{name}"));
@@ -162,7 +163,11 @@ impl Fs {
     }
 
     /// Changes headers and user metadata: at once for what is stored, with its upload for what is not.
-    async fn change_headers(&self, ino: Ino, change: impl FnOnce(&mut ObjectHeaders) -> Result<()>) -> Result<()> {
+    pub(super) async fn change_headers(
+        &self,
+        ino: Ino,
+        change: impl FnOnce(&mut ObjectHeaders) -> Result<()>,
+    ) -> Result<()> {
         if self.place(ino)?.location().is_none() {
             return Err(Error::new(Meaning::Unsupported, "a bucket has no headers and no user metadata"));
         }
@@ -246,7 +251,8 @@ impl Fs {
             }
             _ => match name.strip_prefix("signed_url.") {
                 Some(seconds) => {
-                    let seconds = seconds.parse().map_err(|_| Error::new(Meaning::InvalidArgument, seconds))?;
+                    let no_number = || format!("{seconds:?} in user.s3.signed_url.SECONDS is no number");
+                    let seconds = seconds.parse().map_err(|_| Error::new(Meaning::InvalidArgument, no_number()))?;
                     self.signed_url(ino, Duration::from_secs(seconds), caller)
                 }
                 None if is_bucket => Err(none()),
@@ -282,6 +288,7 @@ impl Fs {
             "content_disposition" => headers.content_disposition.clone().ok_or_else(none),
             "content_encoding" => headers.content_encoding.clone().ok_or_else(none),
             "content_language" => headers.content_language.clone().ok_or_else(none),
+            "default_acl" => headers.metadata.get(xattr::DEFAULT_ACL).cloned().ok_or_else(none),
             _ => Err(none()),
         }
     }
@@ -320,8 +327,8 @@ impl Fs {
             return Err(Error::new(Meaning::Unsupported, "user.s3.restore of a directory"));
         };
         let Some(days) = days.parse().ok().filter(|days: &u32| *days > 0) else {
-            log::warn!("{}: {days:?} cannot be user.s3.restore; valid is a number of days, such as 7", self.path(ino));
-            return Err(Error::new(Meaning::InvalidArgument, format!("user.s3.restore: {days:?}")));
+            let why = format!("{days:?} cannot be user.s3.restore; valid is a number of days, such as 7");
+            return Err(Error::new(Meaning::InvalidArgument, why));
         };
         match self.store.restore(&location, None, days).await {
             Err(error) if error.kind == Kind::Archived => {
@@ -345,6 +352,7 @@ impl Fs {
                 Ok(())
             }
             "tags" => self.set_tags(ino, text()?).await,
+            "default_acl" => self.set_default_acl(ino, Some(text()?), caller).await,
             _ if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
                 self.set_header(ino, name, Some(text()?)).await
             }

@@ -331,7 +331,7 @@ impl Filesystem for Bridge {
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        let verb = move |fs: Arc<Fs>, _| async move { fs.removexattr(Ino(ino.0), &name).await };
+        let verb = move |fs: Arc<Fs>, caller| async move { fs.removexattr(Ino(ino.0), &name, caller).await };
         self.serve("removexattr", req, ino, reply, verb);
     }
 

@@ -8,7 +8,7 @@ use dreamfs::store::Store;
 use dreamfs::store::limit::Limit;
 use dreamfs::store::profile::Profile;
 use dreamfs::store::retry::{Retry, RetryConfig};
-use dreamfs::store::s3::{Addressing, Config, Credentials, Integrity, S3Store, STALL_TIMEOUT_DEFAULT};
+use dreamfs::store::s3::{Addressing, Config, Credentials, Integrity, S3Store, STALL_TIMEOUT_DEFAULT, Signature};
 use dreamfs::store::trace::Trace;
 
 use super::{Expectations, run_all};
@@ -16,10 +16,15 @@ use crate::harness::{Kind, Rig};
 
 /// The adapter alone, as alice.
 pub fn client(endpoint: &str) -> S3Store {
+    signing(endpoint, Signature::V4)
+}
+
+fn signing(endpoint: &str, signature: Signature) -> S3Store {
     let config = Config {
         endpoint: endpoint.to_owned(),
         region: "us-east-1".to_owned(),
         addressing: Addressing::Auto,
+        signature,
         anonymous: false,
         ca_file: None,
         integrity: Integrity::Auto,
@@ -32,7 +37,11 @@ pub fn client(endpoint: &str) -> S3Store {
 }
 
 pub fn stack(endpoint: &str) -> Arc<dyn Store> {
-    let limit = Limit::new(Arc::new(client(endpoint)), NonZeroUsize::new(8).expect("not zero"));
+    stacked(client(endpoint))
+}
+
+fn stacked(client: S3Store) -> Arc<dyn Store> {
+    let limit = Limit::new(Arc::new(client), NonZeroUsize::new(8).expect("not zero"));
     Arc::new(Trace::new(Arc::new(Retry::new(Arc::new(limit), RetryConfig::default()))))
 }
 
@@ -59,4 +68,19 @@ async fn s3_on_the_embedded_server() {
 async fn s3_on_ceph_rgw() {
     let Some(rig) = Rig::start(Kind::Rgw, "s3_on_ceph_rgw") else { return };
     run_all(stack(&rig.endpoint), Expectations { copy_if_match: false, strict_uploads: false, ..expectations() }).await;
+}
+
+/// The older signature, over every kind of request.
+#[tokio::test]
+async fn s3_with_signature_version_2() {
+    for kind in [Kind::Embedded, Kind::Rgw] {
+        let Some(rig) = Rig::start(kind, "s3_with_signature_version_2") else { continue };
+        let expectations = Expectations {
+            presign: false,
+            copy_if_match: kind != Kind::Rgw,
+            strict_uploads: kind != Kind::Rgw,
+            ..expectations()
+        };
+        run_all(stacked(signing(&rig.endpoint, Signature::V2)), expectations).await;
+    }
 }

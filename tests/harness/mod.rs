@@ -32,7 +32,8 @@ pub enum Kind {
     B2,
 }
 
-/// A store with the users alice and bob; an embedded one also has one whose id no header can hold.
+/// A store with the users alice and bob; an embedded one has two more: one whose id no header can hold, and one with a long
+/// one.
 pub struct Rig {
     pub endpoint: String,
     server: Option<Server>,
@@ -74,7 +75,8 @@ impl Rig {
         fs::write(
             &users,
             "alice alicekey alicesecret alice@example.com Alice\nbob bobkey bobsecret bob@example.com Bob\n\
-             o,hara oharakey oharasecret - O'Hara\n",
+             o,hara oharakey oharasecret - O'Hara\n\
+             0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef longkey longsecret - Long\n",
         )
         .expect("written");
         let arguments = ["--profile", profile].iter().chain(more).map(|word| (*word).to_owned()).collect::<Vec<_>>();

@@ -14,11 +14,11 @@ use super::body::{self, Progress};
 use super::credentials::{CredentialSource, Keyring};
 use super::request::Request;
 use super::sign::UNSIGNED_PAYLOAD;
-use super::{Addressing, Config, Encryption, Integrity};
+use super::{Addressing, Config, Encryption, Integrity, Signature, sign_v2};
 use crate::format::url::{Endpoint, attachment, encode_path, encode_query, is_loopback};
 use crate::format::xml;
 use crate::store::profile::Profile;
-use crate::store::{Error, Kind, LinkMethod, Location, PresignRequest, Result};
+use crate::store::{BucketName, Error, Kind, LinkMethod, Location, PresignRequest, Result};
 
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -124,7 +124,14 @@ impl Client {
         let mut headers = request.headers.clone();
         let payload = self.protect(request, &mut headers);
         if let Some(keyring) = &self.keyring {
-            let signed = keyring.signer().sign(request.method.as_str(), &url, &mut headers, &payload, self.now());
+            let (signer, method) = (keyring.signer(), request.method.as_str());
+            let signed = match self.config.signature {
+                Signature::V4 => signer.sign(method, &url, &mut headers, &payload, self.now()),
+                Signature::V2 => {
+                    let at = (&url, &*self.path_with_bucket(request));
+                    sign_v2::sign(signer.credentials(), method, at, &mut headers, self.now())
+                }
+            };
             signed.map_err(|why| request.error(Kind::BadRequest, why))?;
         }
         let progress = Progress::new();
@@ -158,9 +165,7 @@ impl Client {
     /// The URL and its path.
     fn spell(&self, request: &Request) -> (String, String) {
         let bucket = request.bucket.as_ref().map(|bucket| bucket.as_str());
-        let secure = self.endpoint.secure;
-        let fits_host = request.bucket.as_ref().is_some_and(|bucket| bucket.fits_host(secure));
-        let in_host = self.config.addressing == Addressing::Virtual && fits_host;
+        let in_host = self.is_in_host(request);
         let authority = self.endpoint.authority(bucket.filter(|_| in_host));
         let mut path = String::from("/");
         if let Some(bucket) = bucket.filter(|_| !in_host) {
@@ -176,6 +181,21 @@ impl Client {
         query.sort();
         let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
         (format!("{}://{authority}{path}{query}", self.endpoint.scheme()), path)
+    }
+
+    /// Whether the bucket is in the host's name.
+    fn is_in_host(&self, request: &Request) -> bool {
+        let fits_host = |bucket: &BucketName| bucket.fits_host(self.endpoint.secure);
+        self.config.addressing == Addressing::Virtual && request.bucket.as_ref().is_some_and(fits_host)
+    }
+
+    /// The path as it is where the bucket is in it.
+    fn path_with_bucket(&self, request: &Request) -> String {
+        let (_, path) = self.spell(request);
+        match &request.bucket {
+            Some(bucket) if self.is_in_host(request) => format!("/{bucket}{path}"),
+            _ => path,
+        }
     }
 
     /// What the signature says of the body, and a Content-MD5 where that was asked for.
@@ -213,7 +233,14 @@ impl Client {
             return Err(request.error(Kind::Unsupported, "an anonymous mount cannot sign links"));
         };
         let (url, seconds) = (self.address(&request)?, wanted.expires.as_secs() as u32);
-        let link = keyring.signer().presign(request.method.as_str(), &url, seconds, self.now());
+        let (signer, method) = (keyring.signer(), request.method.as_str());
+        let link = match self.config.signature {
+            Signature::V4 => signer.presign(method, &url, seconds, self.now()),
+            Signature::V2 => {
+                let at = (&url, &*self.path_with_bucket(&request));
+                sign_v2::presign(signer.credentials(), method, at, seconds, self.now())
+            }
+        };
         link.map_err(|why| request.error(Kind::BadRequest, why))
     }
 

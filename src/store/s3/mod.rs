@@ -1,7 +1,7 @@
 //! The S3 adapter: the calls of [`Store`] as signed HTTP requests.
 //!
 //! * `request`: what one call asks for, before anything is signed; `client`: the one road on which it goes out.
-//! * `sign`: Signature Version 4 over exactly what is sent; `credentials`: where keys come from, and when again.
+//! * `sign`: Signature Version 4 over exactly what is sent, `sign_v2` for old stores; `credentials`: where keys come from, and when again.
 //! * `answer`: status and code become a [`Kind`], headers become an [`ObjectHead`]; `body`: bytes out and in.
 //! * `objects`, `buckets`, `multipart`, `acl`, `versions`: the calls themselves.
 //!
@@ -20,6 +20,7 @@ mod multipart;
 mod objects;
 mod request;
 mod sign;
+mod sign_v2;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -59,6 +60,16 @@ pub enum Addressing {
     Virtual,
 }
 
+/// How requests and links are signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signature {
+    /// Signature Version 4.
+    #[default]
+    V4,
+    /// Version 2, for stores that lack it.
+    V2,
+}
+
 /// What tells the store that a body arrived unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Integrity {
@@ -91,6 +102,8 @@ pub struct Config {
     pub region: String,
     /// Where the bucket's name goes.
     pub addressing: Addressing,
+    /// How requests and links are signed.
+    pub signature: Signature,
     /// Whether requests go out unsigned.
     pub anonymous: bool,
     /// A PEM file of root certificates that are trusted beside the system's.

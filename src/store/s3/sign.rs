@@ -137,7 +137,7 @@ fn canonical_request(method: &str, url: &Url, headers: &HeaderMap, payload: &str
     (canonical, signed_names)
 }
 
-fn collapse_blanks(value: &HeaderValue) -> String {
+pub(super) fn collapse_blanks(value: &HeaderValue) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
     text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -148,7 +148,7 @@ fn host_of(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn header_value(text: &str) -> Result<HeaderValue, String> {
+pub(super) fn header_value(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::from_str(text).map_err(|_| "a character of it cannot be in a header".to_owned())
 }
 

@@ -71,6 +71,7 @@ fn config(endpoint: String) -> Config {
         endpoint,
         region: "us-east-1".to_owned(),
         addressing: Addressing::Auto,
+        signature: Signature::V4,
         anonymous: false,
         ca_file: None,
         integrity: Integrity::Auto,
