@@ -26,7 +26,7 @@ enum Turn {
 
 impl Inner {
     /// Waits until the journal has room for so many bytes more; answers false if it has none though nothing waits in it.
-    async fn room(&self, bytes: u64) -> bool {
+    pub(super) async fn room(&self, bytes: u64) -> bool {
         let mut changed = self.changed.subscribe();
         loop {
             {
@@ -120,9 +120,10 @@ impl Inner {
         };
         let recorded = self.spool.write_record(&record);
         let mut book = self.lock();
+        let mut starts = true;
         let unneeded = match (&recorded, turn) {
             (Ok(()), Turn::New) => {
-                book.queue.push(record, Instant::now());
+                starts = book.queue.push(record, Instant::now());
                 Vec::new()
             }
             (Ok(()), Turn::InPlaceOf(order)) => {
@@ -138,7 +139,9 @@ impl Inner {
         book.conflicts.remove(to);
         drop(book);
         self.remove(&unneeded);
-        self.note();
+        if starts {
+            self.note();
+        }
         recorded.map_err(|error| local_error(on_disk(error), to))
     }
 

@@ -25,6 +25,21 @@ const MARKER_LINGER: Duration = Duration::from_secs(1);
 /// With more changes than that nothing lingers: they wait for their turn long enough.
 const LINGERING_MAX: usize = 1000;
 
+/// While changes come in without such a pause, few go up at once: more would take processor, disk and network from the
+/// programs that this journal lets go on.
+const PAUSE: Duration = Duration::from_millis(200);
+const FEW: usize = 2;
+
+/// More go up at once the longer the first of them waits, and after so long as many as may: what is written for a long
+/// time goes up as fast as it comes, or the store takes it.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Whose turn comes first: what somebody waits for, then content, then markers. What has failed comes after all that, the
+/// later the more often it has.
+const WANTED: u32 = 0;
+const CONTENT: u32 = 1;
+const MARKER: u32 = 2;
+
 /// How long a change rests that could not be carried out; each further time it rests twice as long, up to the bound.
 const REST: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -43,9 +58,10 @@ pub(super) struct Op {
     pub(super) stored_bytes: Arc<AtomicU64>,
     /// Why it could not be carried out, and how often.
     pub(super) failure: Option<(String, u32)>,
-    /// Of those that are ready, the lowest goes first: markers let content go before them, and what has failed lets others
-    /// go before it, so that it cannot take every turn, until somebody waits for it.
+    /// Of those that are ready, the lowest goes first.
     rank: u32,
+    /// When it came in; not told of what a dead mount has left.
+    pushed: Option<Instant>,
     /// Whether the store refuses it for good: it is tried now and then, and nothing but its own name waits for it.
     pub(super) refused: bool,
 }
@@ -62,6 +78,7 @@ pub(super) struct Queue {
     /// Ready but for what was closed before them.
     behind: BTreeSet<u64>,
     resting: BTreeSet<(Instant, u64)>,
+    last_pushed: Option<Instant>,
 }
 
 impl Queue {
@@ -70,19 +87,22 @@ impl Queue {
         self.ops.len()
     }
 
-    /// Adds a change; its order must be the highest yet.
-    pub(super) fn push(&mut self, record: Arc<Record>, now: Instant) {
+    /// Adds a change; its order must be the highest yet. Answers whether there is something to start sooner than before.
+    pub(super) fn push(&mut self, record: Arc<Record>, now: Instant) -> bool {
+        let looks_again = self.next_turn(now).is_some();
         let lingers = record.pending().is_some() && self.ops.len() < LINGERING_MAX;
         let linger = if record.is_marker() { MARKER_LINGER } else { LINGER };
-        self.add(record, false, lingers.then_some(now + linger));
+        self.last_pushed = Some(now);
+        self.add(record, Some(now), lingers.then_some(now + linger));
+        !(lingers && looks_again)
     }
 
     /// Adds a change that a dead mount may have begun.
     pub(super) fn push_tried(&mut self, record: Arc<Record>) {
-        self.add(record, true, None);
+        self.add(record, None, None);
     }
 
-    fn add(&mut self, record: Arc<Record>, tried: bool, rests: Option<Instant>) {
+    fn add(&mut self, record: Arc<Record>, pushed: Option<Instant>, rests: Option<Instant>) {
         let order = record.order;
         for name in record.names() {
             self.names.entry(name.clone()).or_default().push_back(order);
@@ -90,9 +110,10 @@ impl Queue {
         if record.is_close() {
             self.closes.insert(order);
         }
-        let (started, held, failure, refused) = (false, false, None, false);
-        let rank = u32::from(record.is_marker());
-        let op = Op { record, started, tried, held, rests, stored_bytes: Arc::default(), failure, rank, refused };
+        let (started, tried, held, failure, refused) = (false, pushed.is_none(), false, None, false);
+        let rank = if record.is_marker() { MARKER } else { CONTENT };
+        let stored_bytes = Arc::default();
+        let op = Op { record, started, tried, held, rests, stored_bytes, failure, rank, pushed, refused };
         self.ops.insert(order, op);
         match rests {
             Some(until) => drop(self.resting.insert((until, order))),
@@ -167,13 +188,37 @@ impl Queue {
         }
     }
 
-    /// The next change that may be carried out; it counts as started.
-    pub(super) fn start(&mut self, now: Instant) -> Option<Arc<Record>> {
+    /// How many changes may be under way at once now, of `at_once_max`.
+    pub(super) fn turns(&self, now: Instant, at_once_max: usize) -> usize {
+        let is_busy = self.last_pushed.is_some_and(|last| now < last + PAUSE);
+        let first = self.ready.first().and_then(|(rank, order)| Some((*rank, self.ops.get(order)?.pushed?)));
+        match first.filter(|(rank, _)| is_busy && *rank != WANTED) {
+            None => at_once_max,
+            Some((_, pushed)) => {
+                let waited = now.saturating_duration_since(pushed).as_secs_f64() / WAIT_MAX.as_secs_f64();
+                let at_once = (at_once_max as f64 * waited * waited) as usize;
+                at_once.max(FEW).min(at_once_max)
+            }
+        }
+    }
+
+    /// When more may be under way though nothing has happened.
+    pub(super) fn next_turn(&self, now: Instant) -> Option<Instant> {
+        let pause = self.last_pushed.filter(|_| !self.ready.is_empty()).map(|last| last + PAUSE);
+        let rest = self.resting.first().map(|(until, _)| *until);
+        pause.filter(|pause| now < *pause).into_iter().chain(rest).min()
+    }
+
+    /// The next change that may be carried out, with so many under way; it counts as started.
+    pub(super) fn start(&mut self, now: Instant, under_way: usize, at_once_max: usize) -> Option<Arc<Record>> {
         while let Some(&(until, order)) = self.resting.first()
             && until <= now
         {
             self.resting.pop_first();
             self.rested(order);
+        }
+        if under_way >= self.turns(now, at_once_max) {
+            return None;
         }
         let mut ready = self.ready.iter().map(|(_, order)| *order);
         let order = ready.find(|order| self.ops.get(order).is_some_and(|op| !op.held))?;
@@ -200,19 +245,14 @@ impl Queue {
         Some(op.record.clone())
     }
 
-    /// When the next change has rested.
-    pub(super) fn next_rest(&self) -> Option<Instant> {
-        self.resting.first().map(|(until, _)| *until)
-    }
-
-    /// Changes that are `wanted` rest no longer, and what has failed before goes before others.
+    /// Changes that are `wanted` rest no longer, and go before others.
     pub(super) fn wake(&mut self, wanted: impl Fn(&Op) -> bool) {
         for op in self.ops.values_mut().filter(|op| wanted(op)) {
             let order = op.record.order;
             if self.ready.remove(&(op.rank, order)) {
-                self.ready.insert((0, order));
+                self.ready.insert((WANTED, order));
             }
-            op.rank = 0;
+            op.rank = WANTED;
         }
         let (woken, resting) = std::mem::take(&mut self.resting)
             .into_iter()
@@ -233,7 +273,7 @@ impl Queue {
     pub(super) fn fail(&mut self, order: u64, reason: String, refused: bool, now: Instant) {
         let Some(op) = self.ops.get_mut(&order) else { return };
         let times = op.failure.as_ref().map_or(0, |(_, times)| *times) + 1;
-        (op.started, op.refused, op.rank) = (false, refused, times);
+        (op.started, op.refused, op.rank) = (false, refused, MARKER + times);
         op.failure = Some((reason, times));
         let rest = REST.saturating_mul(2u32.saturating_pow(times - 1)).min(REST_MAX);
         op.rests = Some(now + rest);
@@ -271,7 +311,7 @@ impl Queue {
             && self.closes.first().is_none_or(|close| *close >= first)
         {
             self.behind.pop_first();
-            let rank = self.ops.get(&first).map_or(0, |op| op.rank);
+            let rank = self.ops.get(&first).map_or(CONTENT, |op| op.rank);
             self.ready.insert((rank, first));
         }
     }
@@ -305,6 +345,8 @@ mod tests {
     use crate::store::{Condition, ETag, Key, ObjectHeaders};
     use proptest::prelude::*;
     use std::time::SystemTime;
+
+    const MANY: usize = 64;
 
     fn name(key: &str) -> Location {
         Location { bucket: BucketName::new("bucket").expect("plain"), key: Key::new(key).expect("plain") }
@@ -340,7 +382,7 @@ mod tests {
     }
 
     fn started(queue: &mut Queue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.start(Instant::now()).map(|record| record.order)).collect()
+        std::iter::from_fn(|| queue.start(Instant::now(), 0, MANY).map(|record| record.order)).collect()
     }
 
     #[test]
@@ -363,13 +405,33 @@ mod tests {
     fn what_is_changed_right_after_its_close_goes_up_once() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.push(close(1, "a"), now);
-        assert!(queue.start(now).is_none());
+        assert!(queue.start(now, 0, MANY).is_none());
         assert!(queue.hold(1) && queue.release(1, Some(close(1, "a"))).is_some(), "it can still be replaced");
-        assert!(queue.start(now).is_none());
-        assert_eq!(queue.start(now + LINGER).map(|record| record.order), Some(1));
+        assert!(queue.start(now, 0, MANY).is_none());
+        assert_eq!(queue.start(now + LINGER, 0, MANY).map(|record| record.order), Some(1));
         queue.push(close(2, "b"), now);
         queue.wake(|_| true);
-        assert!(queue.start(now).is_some(), "whoever waits for it need not wait for that");
+        assert!(queue.start(now, 0, MANY).is_some(), "whoever waits for it need not wait for that");
+    }
+
+    #[test]
+    fn few_go_up_while_changes_come_in_but_for_what_waits_long_or_is_wanted() {
+        let (mut queue, began) = (Queue::default(), Instant::now());
+        (1..=5).for_each(|order| assert_eq!(queue.push(close(order, &order.to_string()), began), order == 1));
+        let now = began + LINGER;
+        queue.push(close(6, "busy"), now);
+        assert_eq!(queue.start(now, 1, MANY).map(|record| record.order), Some(1));
+        assert!(queue.start(now, FEW, MANY).is_none());
+        assert_eq!(queue.next_turn(now), Some(now + LINGER), "and later after the pause");
+        assert_eq!(queue.start(now + LINGER, FEW, MANY), None);
+        assert_eq!(queue.next_turn(now + LINGER), Some(now + PAUSE));
+        assert!(queue.start(now + PAUSE, FEW, MANY).is_some(), "nobody is in the way after a pause");
+        queue.push(close(7, "busy too"), began + WAIT_MAX);
+        let turns = |after: u32| queue.turns(began + WAIT_MAX * after / 4, MANY);
+        assert_eq!([turns(0), turns(1), turns(2), turns(4)], [FEW, MANY / 16, MANY / 4, MANY]);
+        queue.wake(|op| op.record.order == 5);
+        assert_eq!(queue.start(began, FEW, MANY).map(|record| record.order), Some(5), "somebody waits for it");
+        assert!(queue.start(began, FEW, MANY).is_none());
     }
 
     #[test]
@@ -379,7 +441,7 @@ mod tests {
         assert_eq!(started(&mut queue), [1, 3]);
         queue.fail(1, "no".to_owned(), false, Instant::now());
         assert_eq!(started(&mut queue), [0u64; 0]);
-        assert!(queue.next_rest().is_some());
+        assert!(queue.next_turn(Instant::now()).is_some());
         queue.wake(|_| true);
         assert_eq!(started(&mut queue), [1]);
         queue.finish(1);
@@ -392,7 +454,7 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         (1..=4).for_each(|order| queue.push_tried(close(order, &order.to_string())));
         let turn = |queue: &mut Queue| {
-            let order = queue.start(now + REST_MAX).expect("one is ready").order;
+            let order = queue.start(now + REST_MAX, 0, MANY).expect("one is ready").order;
             queue.fail(order, "no".to_owned(), false, now);
             order
         };

@@ -44,17 +44,18 @@ impl Journal {
         let inner = self.inner;
         let mut under_way = JoinSet::new();
         loop {
-            while under_way.len() < inner.config.requests_max && !stop.is_cancelled() {
-                let Some(record) = inner.lock().queue.start(Instant::now()) else { break };
+            while !stop.is_cancelled() {
+                let next = inner.lock().queue.start(Instant::now(), under_way.len(), inner.config.requests_max);
+                let Some(record) = next else { break };
                 under_way.spawn(inner.clone().carry_out(record));
             }
-            let rested = inner.lock().queue.next_rest();
-            let rest = tokio::time::sleep_until(rested.unwrap_or_else(Instant::now));
+            let turn = inner.lock().queue.next_turn(Instant::now());
+            let wait = tokio::time::sleep_until(turn.unwrap_or_else(Instant::now));
             tokio::select! {
                 () = stop.cancelled(), if under_way.is_empty() => return,
                 () = inner.kick.notified() => {}
                 _ = under_way.join_next(), if !under_way.is_empty() => {}
-                () = rest, if rested.is_some() && !stop.is_cancelled() => {}
+                () = wait, if turn.is_some() && !stop.is_cancelled() => {}
             }
         }
     }
@@ -75,7 +76,11 @@ impl Inner {
     async fn delete(&self, first: Arc<Record>) {
         let bucket = first.to.bucket.clone();
         let mut records = vec![first];
-        records.extend(self.lock().queue.start_deletes(&bucket, self.config.requests_max, DELETES_MAX - 1));
+        {
+            let mut book = self.lock();
+            let share = book.queue.turns(Instant::now(), self.config.requests_max);
+            records.extend(book.queue.start_deletes(&bucket, share, DELETES_MAX - 1));
+        }
         let failures = match records.as_slice() {
             [only] => self.store.delete(&only.to, None).await.map(|()| Vec::new()),
             all => {

@@ -119,11 +119,15 @@ impl Store for Journal {
         headers: &ObjectHeaders,
         condition: &Condition,
     ) -> Result<Written> {
-        let kept = match self.inner.config.accepts {
-            true => self.inner.keep(body.clone(), location, tag).await?,
-            false => None,
+        let kept = match (self.inner.config.accepts, body.is_empty()) {
+            (false, _) => None,
+            (true, true) => self.inner.room(0).await.then(|| (Vec::new(), tag(&body))),
+            (true, false) => {
+                let kept = self.inner.keep(body.clone(), location, tag).await?;
+                kept.map(|(segment, etag)| (vec![segment], etag))
+            }
         };
-        let Some((segment, etag)) = kept else {
+        let Some((segments, etag)) = kept else {
             self.inner.settle_name(location).await?;
             let condition = self.inner.real_condition(location, condition);
             let written = self.inner.store.put(location, body, headers, &condition).await?;
@@ -131,16 +135,13 @@ impl Store for Journal {
             return Ok(written);
         };
         let pending = Pending {
-            segments: if segment.length() == 0 { Vec::new() } else { vec![segment.clone()] },
+            segments,
             headers: headers.clone(),
             keeps_headers: false,
             condition: condition.clone(),
             etag,
             modified: self.inner.config.clock.now(),
         };
-        if pending.segments.is_empty() {
-            self.inner.discard(&[segment]);
-        }
         self.inner.accept(location, pending, false).await
     }
 
