@@ -39,8 +39,8 @@ const UPLOADS_AT_ONCE: usize = 8;
 /// Memory for content with which one more request may be under way: each has receive buffers of its own besides.
 const BYTES_PER_REQUEST: u64 = 2 << 20;
 
-/// Memory that one remembered name takes: 491 bytes of a million were measured. Half of the budget at most goes to names.
-const NAME_BYTES: u64 = 512;
+/// Memory that one remembered name takes, as a test measures it. Half of the budget at most goes to names.
+const NAME_BYTES: u64 = 200;
 
 /// The part of the memory in which what was read may wait for the cache's disk.
 const CACHE_QUEUE_SHARE: u64 = 4;
@@ -279,7 +279,9 @@ fn fs_config(config: &config::Mount, socket: PathBuf) -> fs::Config {
         storage_class: config.storage_class.clone(),
         requests_max: config.requests_max.get(),
         whole_file_bytes_max: host::available_memory_bytes() / WHOLE_FILE_SHARE,
-        names_max: usize::try_from(config.memory_bytes_max / 2 / NAME_BYTES).unwrap_or(usize::MAX).max(1000),
+        names_max: usize::try_from(config.memory_bytes_max / 2 / NAME_BYTES)
+            .unwrap_or(usize::MAX)
+            .min(config.names_max),
         host_name: host::name(),
         daemon_uid: host::effective_uid(),
         socket,

@@ -39,6 +39,12 @@ mod requests;
 /// Walks, large directories, names that other clients change.
 mod names;
 
+/// What names cost in memory.
+mod memory;
+
+/// Very many names, in one directory and in many.
+mod large;
+
 /// Ordinary tools at work in a mount.
 mod tools;
 

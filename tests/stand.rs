@@ -67,7 +67,7 @@ pub struct How {
 
 impl Default for How {
     fn default() -> Self {
-        How { attrs: Attrs::Auto, ttl: Duration::from_secs(3600), names_max: 1000, stage_bytes_max: 1 << 30, seed: 0 }
+        How { attrs: Attrs::Auto, ttl: Duration::from_secs(3600), names_max: 3000, stage_bytes_max: 1 << 30, seed: 0 }
     }
 }
 
@@ -322,11 +322,13 @@ impl Client {
         self.fs.setattr(ino, None, set, CALLER).await
     }
 
-    /// The names in a directory, with what they lead to.
+    /// The names in a directory, sorted as `ls` does it, with what they lead to.
     pub async fn list(&self, path: &str) -> Result<Vec<(String, Entry)>> {
         let ino = self.walk(path).await?;
         let names = self.fs.list(ino).await?;
-        Ok(names.iter().map(|(name, entry)| (name.to_string(), entry.clone())).collect())
+        let mut names: Vec<_> = names.into_iter().map(|(name, entry)| (name.to_string(), entry)).collect();
+        names.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(names)
     }
 
     pub async fn getxattr(&self, path: &str, name: &str) -> Result<Vec<u8>> {

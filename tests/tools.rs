@@ -140,24 +140,46 @@ fn odd_names_are_names() {
             "😀",
             "...",
             "-dash",
+            "%2F",
+            "a  b",
+            &"l".repeat(255),
         ];
-        let folder = mount.path.join("odd");
-        std::fs::create_dir(&folder).expect("made");
+        let theirs = serde_json::to_string(&names).expect("a list, in Python as well");
+        rig.boto(&format!(
+            "b = conn.get_bucket('{bucket}')\nfor name in {theirs}: b.new_key('theirs/' + name).set_contents_from_string(name)"
+        ));
+        std::fs::create_dir(mount.path.join("ours")).expect("made");
         for name in names {
-            std::fs::write(folder.join(name), name).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+            std::fs::write(mount.path.join("ours").join(name), name)
+                .unwrap_or_else(|error| panic!("{name:?}: {error}"));
         }
-        mount.sh("setfattr -n user.s3.refresh -v 1 odd");
-        let mut seen: Vec<_> =
-            std::fs::read_dir(&folder).expect("listed").map(|entry| entry.expect("an entry").file_name()).collect();
-        seen.sort();
-        let mut wanted: Vec<_> = names.iter().map(std::ffi::OsString::from).collect();
-        wanted.sort();
-        assert_eq!(seen, wanted);
-        for name in names {
-            assert_eq!(std::fs::read_to_string(folder.join(name)).expect("read"), name);
-            std::fs::rename(folder.join(name), folder.join(format!("{name}2"))).expect("renamed");
-            std::fs::remove_file(folder.join(format!("{name}2"))).expect("removed");
+        rig.boto(&format!(
+            "b = conn.get_bucket('{bucket}')\n\
+             for name in {theirs}: assert b.get_key('ours/' + name).get_contents_as_string().decode() == name, repr(name)"
+        ));
+        for folder in ["ours", "theirs"].map(|folder| mount.path.join(folder)) {
+            odd_names_in(&folder, &names);
         }
-        std::fs::remove_dir(folder).expect("empty");
+        mount.sh("rmdir ours theirs");
     });
+}
+
+/// Lists, reads, renames and removes the files of a folder, each of which has its own name for content.
+fn odd_names_in(folder: &std::path::Path, names: &[&str]) {
+    xattr::set(folder, "user.s3.refresh", b"1").expect("forgotten");
+    let mut seen: Vec<_> =
+        std::fs::read_dir(folder).expect("listed").map(|entry| entry.expect("an entry").file_name()).collect();
+    seen.sort();
+    let mut wanted: Vec<_> = names.iter().map(std::ffi::OsString::from).collect();
+    wanted.sort();
+    assert_eq!(seen, wanted);
+    for name in names {
+        assert_eq!(std::fs::read_to_string(folder.join(name)).expect("read"), *name);
+    }
+    for name in names {
+        let renamed: String = name.chars().skip(1).chain("2".chars()).collect();
+        std::fs::rename(folder.join(name), folder.join(&renamed)).unwrap_or_else(|error| panic!("{name:?}: {error}"));
+        assert_eq!(std::fs::read_to_string(folder.join(&renamed)).expect("read"), *name);
+        std::fs::remove_file(folder.join(renamed)).expect("removed");
+    }
 }

@@ -114,6 +114,10 @@ pub struct Flags {
     /// The memory for contents and names
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size, help_heading = "This machine")]
     pub memory: u64,
+    /// Names remembered at most, as far as half the memory has room for them;
+    /// the longest unused are forgotten first
+    #[arg(long, value_name = "N", default_value = "1000000", help_heading = "This machine")]
+    pub max_names: NonZeroUsize,
     /// Where staged bytes and records lie
     /// [default: ~/.local/state/dreamfs; root: /var/lib/dreamfs]
     #[arg(long, value_name = "DIR", help_heading = "This machine")]

@@ -83,6 +83,8 @@ pub struct Mount {
     pub storage_class: Option<String>,
     /// Memory in bytes.
     pub memory_bytes_max: u64,
+    /// Names remembered, where the memory has room for them.
+    pub names_max: usize,
     /// Contents that outlive the mount.
     pub cache: Option<Cache>,
     /// Whether changes go through a journal, and how.
@@ -188,6 +190,7 @@ impl Typed {
             acl: flags.acl,
             storage_class: flags.storage_class,
             memory_bytes_max: flags.memory,
+            names_max: flags.max_names.get(),
             cache,
             journal,
             stage_bytes_max: flags.stage_size.unwrap_or(STAGE_BYTES_MAX),

@@ -9,8 +9,8 @@ use crate::data::{File, UploadState};
 use crate::error::{Error, Meaning, Result};
 use crate::tree::Ino;
 
-use super::list::Snapshot;
 use super::open::{Access, HandleId};
+use super::snapshot::Snapshot;
 
 /// A file that is open, or that has bytes which are not yet stored.
 pub struct OpenFile {
@@ -89,7 +89,7 @@ impl OpenFile {
 #[derive(Clone)]
 pub(crate) enum Handle {
     File { file: Arc<OpenFile>, access: Access },
-    Directory { snapshot: Option<Snapshot> },
+    Directory { snapshot: Option<Arc<Snapshot>> },
 }
 
 /// The table of open files and handles.
@@ -157,7 +157,7 @@ impl Files {
         handles.get(&id).cloned().ok_or_else(|| Error::new(Meaning::BadHandle, format!("handle {}", id.0)))
     }
 
-    pub(crate) fn set_snapshot(&self, id: HandleId, names: Snapshot) {
+    pub(crate) fn set_snapshot(&self, id: HandleId, names: Arc<Snapshot>) {
         let mut handles = self.handles.lock().expect("no panic under this lock");
         if let Some(Handle::Directory { snapshot }) = handles.get_mut(&id) {
             *snapshot = Some(names);

@@ -16,7 +16,7 @@ use crate::tree::{Ino, Knowledge, Place};
 
 use super::Fs;
 use super::names::{Position, Subtree, Whole};
-use super::walk::{Reads, Spot};
+use super::walk::{Course, Reads, Spot};
 
 /// Walks at once.
 const WALKS_MAX: usize = 4;
@@ -24,12 +24,19 @@ const WALKS_MAX: usize = 4;
 /// A walk that has not gone on for so long is over.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// Pages of a walk among the directories of one parent, and those for the sake of one of them: who goes in an order of
+/// its own may want little of a large tree.
+const AMONG_PAGES_MAX: usize = 8;
+const AMONG_PAGES_EACH: usize = 2;
+
 /// Keys of a page that lie in a directory itself when its next page is worth as much as one that folds.
 const OWN_MIN: usize = 500;
 
 /// A walk below a directory.
 pub(super) struct Walk {
     base: Spot,
+    /// Whether it goes from one directory in the base to another in an order of its own.
+    among: bool,
     scan: Arc<tokio::sync::Mutex<Scan>>,
 }
 
@@ -42,6 +49,8 @@ struct Scan {
     page_first: Option<String>,
     /// Whether it began where the base does.
     from_start: bool,
+    /// Pages so far.
+    pages: usize,
 }
 
 enum Next {
@@ -87,13 +96,14 @@ impl Scan {
             next: Next::After(format!("{}.~", first.as_str().trim_end_matches('/'))),
             page_first: None,
             from_start: false,
+            pages: 0,
         }
     }
 
     /// A listing from the beginning on.
     fn from_start(base: &Spot) -> Self {
         let subtree = Subtree::new(base.prefix.as_str(), base.prefix.as_str());
-        Scan { subtree, next: Next::Start, page_first: None, from_start: true }
+        Scan { subtree, next: Next::Start, page_first: None, from_start: true, pages: 0 }
     }
 
     fn has_ended(&self) -> bool {
@@ -108,18 +118,20 @@ impl Scan {
 }
 
 impl Walks {
-    fn step(&self, spot: Spot) -> Option<Step> {
+    fn step(&self, spot: Spot, parent: Option<&Spot>) -> Option<Step> {
         let mut state = self.0.lock().expect("no panic under this lock");
         let now = Instant::now();
-        let base = state.reads.note(&spot, now);
+        let course = state.reads.note(&spot, parent, now);
         state.walks.retain(|(_, used)| now.saturating_duration_since(*used) < IDLE_MAX);
         if let Some((walk, used)) = state.walks.iter_mut().find(|(walk, _)| walk.base.holds(&spot)) {
             *used = now;
             return Some(Step { walk: walk.clone(), spot });
         }
-        let base = base?;
-        let scan = Arc::new(tokio::sync::Mutex::new(Scan::new(&base, &spot.prefix)));
-        let walk = Arc::new(Walk { base, scan });
+        let (base, scan, among) = match course? {
+            Course::Below(base) => (base.clone(), Scan::new(&base, &spot.prefix), false),
+            Course::Among(base) => (base.clone(), Scan::from_start(&base), true),
+        };
+        let walk = Arc::new(Walk { base, among, scan: Arc::new(tokio::sync::Mutex::new(scan)) });
         if state.walks.len() == WALKS_MAX {
             state.walks.pop_front();
         }
@@ -144,7 +156,12 @@ impl Fs {
         if self.versions_prefix(&bucket, &prefix).is_some() {
             return Ok(None);
         }
-        let Some(step) = self.walks.step(Spot { ino: directory, bucket, prefix }) else { return Ok(None) };
+        let parent = self.tree.read(directory, |inode| inode.parent_and_name().0).and_then(|ino| {
+            let Some(Place::Directory { bucket, prefix }) = self.tree.place(ino) else { return None };
+            Some(Spot { ino, bucket, prefix })
+        });
+        let spot = Spot { ino: directory, bucket, prefix };
+        let Some(step) = self.walks.step(spot, parent.as_ref()) else { return Ok(None) };
         let base = &step.walk.base;
         if self.tree.place(base.ino).as_ref() != Some(&base.place()) {
             // It was moved or removed.
@@ -158,6 +175,9 @@ impl Fs {
     pub(super) async fn is_brought(&self, directory: Ino, step: &Step) -> Result<bool> {
         let Step { walk, spot } = step;
         let mut scan = walk.scan.lock().await;
+        if walk.among {
+            return self.is_brought_among(directory, walk, &mut scan).await;
+        }
         let (mut pages, mut restarted) = (0, false);
         while self.tree.knowledge(directory) != Knowledge::Complete {
             match scan.subtree.position(spot.prefix.as_str()) {
@@ -182,12 +202,30 @@ impl Fs {
         Ok(true)
     }
 
+    /// The same where directories are read in any order: all of them are brought if they are few.
+    async fn is_brought_among(&self, directory: Ino, walk: &Arc<Walk>, scan: &mut Scan) -> Result<bool> {
+        let mut pages = 0;
+        while self.tree.knowledge(directory) != Knowledge::Complete {
+            if scan.has_ended() {
+                // What it has brought is no longer fresh.
+                self.walks.end(walk);
+                return Ok(false);
+            }
+            if pages == AMONG_PAGES_EACH || scan.pages >= AMONG_PAGES_MAX {
+                return Ok(false);
+            }
+            self.next_page(&walk.base, scan).await?;
+            pages += 1;
+        }
+        Ok(true)
+    }
+
     /// Asks for the page after the one that the walk has come to.
     pub(super) fn run_ahead(self: &Arc<Self>, step: Option<Step>) {
         let Some(Step { walk, spot }) = step else { return };
         // Whoever has it is asking for a page.
         let Ok(mut scan) = walk.scan.clone().try_lock_owned() else { return };
-        if scan.is_reached_by(&spot.prefix) {
+        if !walk.among && scan.is_reached_by(&spot.prefix) {
             let fs = self.clone();
             self.data.spawn(async move {
                 if let Err(error) = fs.next_page(&walk.base, &mut scan).await {
@@ -210,6 +248,7 @@ impl Fs {
         };
         let since = Instant::now();
         let page = self.store.list(&base.bucket, &request).await?;
+        scan.pages += 1;
         scan.next = page.continuation.clone().map_or(Next::End, Next::Continuation);
         scan.page_first = page.objects.first().map(|object| object.key.clone());
         let whole = scan.subtree.add(page, since);

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`lookup`] | lookup, getattr, forget |
 //! | [`list`] | opendir, readdir, and how a directory is learned from the store |
+//! | [`snapshot`], `pages`, `judge` | an open directory; the pages of a large one, several at once; whose attributes need a HEAD |
 //! | `walk`, `flat`, `names` | which directories are read as a walk, the one listing behind it, what pages tell |
 //! | [`open`], `files` | open, create's handle; the table of open files |
 //! | `ahead`, `sequence` | small files that are fetched before they are opened, and which |
@@ -32,6 +33,7 @@ pub mod copy;
 mod files;
 mod finish;
 mod flat;
+mod judge;
 pub mod link;
 pub mod list;
 pub mod lookup;
@@ -40,10 +42,12 @@ mod marker;
 mod names;
 pub mod open;
 mod owed;
+mod pages;
 pub mod read;
 pub mod remove;
 pub mod rename;
 mod sequence;
+pub mod snapshot;
 pub mod statfs;
 mod tags;
 mod versions;

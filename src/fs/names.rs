@@ -3,7 +3,7 @@
 //! Keys that no path can name are counted and left out. An object `a` beside `a/` is hidden: the directory has the name.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::format::key::check_segment;
 use crate::store::{ListPage, ListedObject};
@@ -91,10 +91,27 @@ impl Names {
 
     /// What the tree is told of the directory, at a time.
     pub(super) fn into_listing(self, complete: bool, now: SystemTime) -> Listing {
+        let unchanged = self.newest_age(now).unwrap_or_default();
+        Listing { names: self.without_doubtful(complete).into_sightings(), complete, unchanged }
+    }
+
+    /// What the pages so far tell for sure; what a later one may change is kept for it.
+    pub(super) fn take_certain(&mut self, ended: bool) -> Vec<(String, Sighting)> {
+        let span = Span { from: String::new(), last: (!ended).then(|| self.last.clone()) };
+        let files = std::mem::take(&mut self.files);
+        let (certain, doubtful) = files.into_iter().partition(|(name, _)| span.has(name));
+        self.files = doubtful;
+        let directories = std::mem::take(&mut self.directories);
+        let told = Names { files: certain, directories, ..Names::new(&self.prefix) };
+        self.files.retain(|(name, _)| !told.directories.contains(name));
+        told.into_sightings()
+    }
+
+    /// How long ago the newest file of those that are here was stored.
+    pub(super) fn newest_age(&self, now: SystemTime) -> Option<Duration> {
         let times = self.files.iter().map(|(_, object)| object).chain(&self.marker).map(|object| object.modified);
         // A store whose clock is ahead of ours stores what is new to both.
-        let unchanged = times.max().and_then(|newest| now.duration_since(newest).ok()).unwrap_or_default();
-        Listing { names: self.without_doubtful(complete).into_sightings(), complete, unchanged }
+        times.max().map(|newest| now.duration_since(newest).unwrap_or_default())
     }
 
     /// What the tree is told of the names from one on, which need not be the last ones.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -196,8 +196,12 @@ impl Fs {
     }
 
     /// The names of a directory without those that nobody stored there.
-    pub(super) fn visible_children(&self, directory: Ino) -> Vec<(std::sync::Arc<str>, Entry)> {
-        let mut children = self.tree.children(directory);
+    pub(super) fn visible_children(&self, directory: Ino) -> Vec<(Arc<str>, Entry)> {
+        self.visible(directory, self.tree.children(directory))
+    }
+
+    /// The same of some of its names.
+    pub(super) fn visible(&self, directory: Ino, mut children: Vec<(Arc<str>, Entry)>) -> Vec<(Arc<str>, Entry)> {
         let Some(Place::Directory { bucket, prefix }) = self.tree.place(directory) else { return children };
         let names = self.versions.names();
         let has_directory = names.directories.contains(&(bucket.clone(), prefix.as_str().to_owned()));

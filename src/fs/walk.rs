@@ -1,6 +1,9 @@
 //! Recognizes walks: programs that read one directory after another below a common one (`ls -R`, `find`, `du`, `tar`).
 //! Pure.
 //!
+//! So do programs that read directories of one parent in an order of their own (`git` in its objects), which may never
+//! read that parent itself.
+//!
 //! Looking names up is no walk: a path that is typed leads through directories which nobody reads.
 
 use std::collections::VecDeque;
@@ -17,6 +20,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// Directories below a common one that were read before, that one included, when a further one is taken for a walk.
 const STEPS_MIN: usize = 2;
+
+/// Directories of one parent that were read before, when a further one is taken for such a walk.
+const SIBLINGS_MIN: usize = 3;
 
 /// A directory in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +41,15 @@ impl Spot {
     }
 }
 
+/// A walk that a read is part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Through all below a directory, one after the other.
+    Below(Spot),
+    /// From one directory in this one to another.
+    Among(Spot),
+}
+
 /// The directories that were read last.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
@@ -42,8 +57,8 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Notes that a directory is read; answers the one below which this is a walk, if it is.
-    pub(super) fn note(&mut self, read: &Spot, now: Instant) -> Option<Spot> {
+    /// Notes that a directory is read, and where that lies; answers the walk that this is part of, if it is.
+    pub(super) fn note(&mut self, read: &Spot, parent: Option<&Spot>, now: Instant) -> Option<Course> {
         if self.recent.back().is_some_and(|(_, at)| now.saturating_duration_since(*at) > PAUSE_MAX) {
             self.recent.clear();
         }
@@ -51,11 +66,17 @@ impl Reads {
         let above = self.recent.iter().map(|(spot, _)| spot).filter(|spot| spot.holds(read));
         let steps = |base: &Spot| self.recent.iter().filter(|(spot, _)| spot == base || base.holds(spot)).count();
         let base = above.filter(|base| steps(base) >= STEPS_MIN).min_by_key(|base| base.prefix.as_str().len()).cloned();
+        let is_sibling = |spot: &Spot, parent: &Spot| {
+            parent.holds(spot)
+                && !spot.prefix.as_str()[parent.prefix.as_str().len()..].trim_end_matches('/').contains('/')
+        };
+        let siblings = |parent: &Spot| self.recent.iter().filter(|(spot, _)| is_sibling(spot, parent)).count();
+        let among = parent.filter(|parent| siblings(parent) >= SIBLINGS_MIN).cloned();
         if self.recent.len() == READS_MAX {
             self.recent.pop_front();
         }
         self.recent.push_back((read.clone(), now));
-        base
+        base.map(Course::Below).or(among.map(Course::Among))
     }
 }
 
@@ -84,19 +105,27 @@ mod tests {
         ];
         for (what, reads, expected) in table {
             let (mut seen, now) = (Reads::default(), Instant::now());
-            let told = reads.iter().map(|prefix| seen.note(&spot(prefix), now)).last().flatten();
-            assert_eq!(told, expected.map(spot), "{what}");
+            let told = reads.iter().map(|prefix| seen.note(&spot(prefix), None, now)).last().flatten();
+            assert_eq!(told, expected.map(|base| Course::Below(spot(base))), "{what}");
         }
+    }
+
+    #[test]
+    fn the_fourth_of_some_siblings_is_a_walk_among_them() {
+        let (mut seen, now) = (Reads::default(), Instant::now());
+        let parent = spot("p");
+        let told = ["p/7", "q/1", "p/3", "p/9/x", "p/1", "p/5"].map(|read| seen.note(&spot(read), Some(&parent), now));
+        assert_eq!(told, [None, None, None, None, None, Some(Course::Among(parent))]);
     }
 
     #[test]
     fn a_pause_ends_a_walk_and_memory_is_bounded() {
         let (mut seen, start) = (Reads::default(), Instant::now());
-        seen.note(&spot(""), start);
-        seen.note(&spot("a"), start);
-        assert_eq!(seen.note(&spot("b"), start + PAUSE_MAX * 2), None);
+        seen.note(&spot(""), None, start);
+        seen.note(&spot("a"), None, start);
+        assert_eq!(seen.note(&spot("b"), None, start + PAUSE_MAX * 2), None);
         for number in 0..100 {
-            seen.note(&spot(&number.to_string()), start + PAUSE_MAX * 2);
+            seen.note(&spot(&number.to_string()), None, start + PAUSE_MAX * 2);
         }
         assert_eq!(seen.recent.len(), READS_MAX);
     }

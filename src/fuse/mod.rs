@@ -36,7 +36,7 @@ use crate::tree::Ino;
 
 use answer::{Answer, Sized};
 use arguments::{access_of, set_time};
-use listing::{Listed, ListedPlus};
+use listing::{Listed, ListedPlus, place_of};
 use passthrough::Passthrough;
 
 pub(crate) use bridge::Bridge;
@@ -272,15 +272,15 @@ impl Filesystem for Bridge {
 
     fn readdir(&self, req: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
         let reply = Listed { reply, ino, offset };
-        let verb =
-            move |fs: Arc<Fs>, _| async move { fs.read_directory(Ino(ino.0), HandleId(handle.0), offset == 0).await };
+        let (id, place) = (HandleId(handle.0), place_of(offset));
+        let verb = move |fs: Arc<Fs>, _| async move { fs.read_directory(Ino(ino.0), id, place, false).await };
         self.serve("readdir", req, ino, reply, verb);
     }
 
     fn readdirplus(&self, req: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
         let reply = ListedPlus { reply, ino, offset, fs: self.fs.clone() };
-        let verb =
-            move |fs: Arc<Fs>, _| async move { fs.read_directory(Ino(ino.0), HandleId(handle.0), offset == 0).await };
+        let (id, place) = (HandleId(handle.0), place_of(offset));
+        let verb = move |fs: Arc<Fs>, _| async move { fs.read_directory(Ino(ino.0), id, place, true).await };
         self.serve("readdirplus", req, ino, reply, verb);
     }
 

@@ -34,6 +34,8 @@ pub struct Directory {
     pub(super) unchanged: Duration,
     /// When a listing last told a change of its names.
     same_since: Option<Instant>,
+    /// How often names of it were forgotten, or how fresh they are.
+    pub(super) losses: u64,
     /// When this mount last changed a name in it, or made it.
     changed: Option<Instant>,
     /// How many listings are under way.
@@ -69,6 +71,7 @@ impl Directory {
     /// Not all of its names are known any more.
     pub(super) fn forget_listing(&mut self) {
         self.complete = false;
+        self.losses += 1;
         self.listed = None;
         self.spans.clear();
     }

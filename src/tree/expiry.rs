@@ -13,6 +13,10 @@ impl Table {
         let mut expired = Vec::new();
         let mut next = vec![ino];
         while let Some(ino) = next.pop() {
+            if let Some((parent, name)) = self.inodes.check(ino, None) {
+                expired.push((ino, parent, name));
+                continue;
+            }
             let Some(inode) = self.inodes.get_mut(&ino) else { continue };
             inode.checked = None;
             if !inode.local {
@@ -22,6 +26,7 @@ impl Table {
             }
             if let Some(directory) = &mut inode.directory {
                 directory.listed = None;
+                directory.losses += 1;
                 directory.spans.clear();
                 directory.posix = None;
                 next.extend(directory.names.values());
@@ -46,12 +51,12 @@ impl Table {
     /// Forgets names of the directories that were not used for longest, where nobody needs them, until there is room;
     /// gathers those that only the kernel still knows.
     pub(super) fn shrink(&mut self) {
-        if self.inodes.len() <= self.shrink_above {
+        if self.inodes.weight() <= self.shrink_above {
             return;
         }
         self.unwanted.clear();
         for _ in 0..self.recent.len() {
-            let staying = self.inodes.len() - self.unwanted.len().min(self.inodes.len());
+            let staying = self.inodes.weight() - self.unwanted.len().min(self.inodes.weight());
             if staying <= self.names_max - self.names_max / 8 {
                 break;
             }
@@ -62,7 +67,7 @@ impl Table {
             }
         }
         // Where little could go at once, it is tried again when there are more.
-        self.shrink_above = self.names_max.max(self.inodes.len() + self.names_max / 16);
+        self.shrink_above = self.names_max.max(self.inodes.weight() + self.names_max / 16);
     }
 
     fn forget_names(&mut self, ino: Ino) {
@@ -95,7 +100,7 @@ impl Table {
     /// The kernel has forgotten an inode: where there are too many names, it goes at once.
     pub(super) fn forget_idle(&mut self, ino: Ino) {
         let Some((parent, name)) = self.inodes.get(&ino).map(|inode| inode.parent_and_name()) else { return };
-        let too_many = self.inodes.len() > self.names_max && self.child(parent, &name) == Some(ino);
+        let too_many = self.inodes.weight() > self.names_max && self.child(parent, &name) == Some(ino);
         let goes = too_many && self.is_idle(ino);
         if let Some(directory) = self.directory_mut(parent).filter(|directory| goes && directory.held == 0) {
             directory.forget_listing();

@@ -129,6 +129,41 @@ pub struct Inode {
 }
 
 impl Inode {
+    /// An inode that nobody knows yet.
+    pub(super) fn new(
+        parent: Ino,
+        name: Arc<str>,
+        attr: Attr,
+        object: Option<Object>,
+        checked: Option<Instant>,
+    ) -> Self {
+        Inode {
+            parent,
+            name,
+            lookups: 0,
+            pins: 0,
+            detached: false,
+            unlinked: false,
+            checked,
+            directory: (attr.kind == FileKind::Directory).then(Box::default),
+            attr,
+            pending: None,
+            asked: false,
+            acl: None,
+            object,
+            local: false,
+            times_set: false,
+            pages: None,
+        }
+    }
+
+    /// Whether nothing is known of it but what a listing tells, and no handle is open.
+    pub(super) fn is_as_listed(&self) -> bool {
+        let is_used = self.pins > 0 || self.detached || self.unlinked || self.local;
+        let is_known = self.asked || self.times_set || self.pending.is_some() || self.acl.is_some();
+        !is_used && !is_known && self.directory.is_none() && self.pages.is_none()
+    }
+
     /// Whether no name leads here any more.
     pub fn is_detached(&self) -> bool {
         self.detached

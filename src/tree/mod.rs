@@ -10,7 +10,9 @@ mod children;
 mod expiry;
 mod fill;
 mod inode;
+mod inodes;
 mod order;
+mod pages;
 mod paths;
 mod sighting;
 mod span;
@@ -27,6 +29,7 @@ use crate::store::{ETag, Key, Location};
 
 pub use inode::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
 pub use order::Order;
+pub use pages::Before;
 pub use sighting::{Listing, Sighting};
 pub use span::Span;
 use table::Table;
@@ -110,9 +113,16 @@ pub struct Held<'a> {
     directory: Ino,
 }
 
+impl Held<'_> {
+    /// Holds on until [`Tree::let_go`].
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.tree.lock().let_go(self.directory);
+        self.tree.let_go(self.directory);
     }
 }
 
@@ -157,6 +167,11 @@ impl Tree {
         Held { tree: self, directory }
     }
 
+    /// Ends what [`Held::keep`] began.
+    pub fn let_go(&self, directory: Ino) {
+        self.lock().let_go(directory);
+    }
+
     /// A handle was opened.
     pub fn pin(&self, ino: Ino) {
         self.lock().pin(ino);
@@ -169,7 +184,7 @@ impl Tree {
 
     /// Looks at an inode.
     pub fn read<R>(&self, ino: Ino, look: impl FnOnce(&Inode) -> R) -> Option<R> {
-        self.lock().inodes.get(&ino).map(|inode| look(inode))
+        self.lock().inodes.get(&ino).map(|inode| look(&inode))
     }
 
     /// Changes an inode's attributes or what is known of its object. The change is this mount's own, so that it
@@ -259,6 +274,21 @@ impl Tree {
         self.lock().end_listing(directory, listing);
     }
 
+    /// Notes what is known of a directory before it is listed by pages.
+    pub fn before(&self, directory: Ino) -> Before {
+        self.lock().before(directory)
+    }
+
+    /// Takes in the names of a page, but for those that this mount changed meanwhile; answers those that are there.
+    pub fn take_page(&self, directory: Ino, names: Vec<(String, Sighting)>) -> Vec<(Arc<str>, Entry)> {
+        self.lock().take_page(directory, names)
+    }
+
+    /// A listing by pages has ended: what none of them told is gone. Answers whether all of them are still known.
+    pub fn end_pages(&self, directory: Ino, before: &Before) -> bool {
+        self.lock().end_pages(directory, before)
+    }
+
     /// The directory at a path below `base`, which a listing that was asked for at `since` and spans both has told.
     /// `None` if `base` is no longer at `place`, or a name on the way was changed by this mount since.
     pub fn reach(&self, base: Ino, place: &Place, path: &str, since: Instant) -> Option<Ino> {
@@ -330,7 +360,7 @@ impl Tree {
     /// How many keys were seen that no path can name.
     pub fn hidden_keys(&self) -> u64 {
         let table = self.lock();
-        table.inodes.values().filter_map(|inode| inode.directory.as_ref()).map(|names| names.hidden_keys).sum()
+        table.inodes.all_whole().filter_map(|inode| inode.directory.as_ref()).map(|names| names.hidden_keys).sum()
     }
 
     /// Adds to the count of keys in a directory that no path can name.

@@ -31,7 +31,7 @@ impl Table {
         let mut names = Vec::new();
         let mut at = ino;
         while let Some(inode) = self.inodes.get(&at).filter(|_| at != ROOT) {
-            names.push(&*inode.name);
+            names.push(inode.name.clone());
             at = inode.parent;
         }
         names.reverse();

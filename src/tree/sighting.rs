@@ -42,17 +42,7 @@ impl Sighting {
             Sighting::Bucket { created } => directory_attr(defaults, created.unwrap_or(defaults.dir_time)),
             Sighting::Full(attr, _) => *attr,
             Sighting::Listed(object) => {
-                let time = object.modified.unwrap_or(defaults.dir_time);
-                Attr {
-                    kind: FileKind::File,
-                    size_bytes: object.size_bytes,
-                    mode: defaults.file_mode,
-                    uid: defaults.uid,
-                    gid: defaults.gid,
-                    mtime: time,
-                    atime: time,
-                    ctime: time,
-                }
+                file_attr(defaults, object.size_bytes, object.modified.unwrap_or(defaults.dir_time))
             }
         }
     }
@@ -74,6 +64,20 @@ impl Sighting {
     }
 }
 
+/// The attributes of a file of which a listing tells.
+pub(super) fn file_attr(defaults: &Defaults, size_bytes: u64, time: SystemTime) -> Attr {
+    Attr {
+        kind: FileKind::File,
+        size_bytes,
+        mode: defaults.file_mode,
+        uid: defaults.uid,
+        gid: defaults.gid,
+        mtime: time,
+        atime: time,
+        ctime: time,
+    }
+}
+
 /// The attributes of a directory of which the store tells nothing but a time.
 pub(super) fn directory_attr(defaults: &Defaults, time: SystemTime) -> Attr {
     Attr {
@@ -92,6 +96,11 @@ impl Table {
     /// Takes in what the store said of one name.
     pub(super) fn sight(&mut self, parent: Ino, name: &str, sighting: Sighting, now: Instant) -> Option<Entry> {
         let known = self.child(parent, name);
+        if let (Some(ino), Sighting::Listed(object)) = (known, &sighting)
+            && self.inodes.confirm(ino, object, now)
+        {
+            return self.entry(ino);
+        }
         let ino = match known.and_then(|ino| self.inodes.get_mut(&ino).map(|inode| (ino, inode))) {
             Some((ino, inode)) if inode.local => {
                 inode.checked = Some(now);
@@ -108,6 +117,7 @@ impl Table {
             }
             None => self.make(parent, name, sighting, now)?,
         };
+        self.inodes.settle(ino);
         self.entry(ino)
     }
 

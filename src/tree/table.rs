@@ -3,7 +3,6 @@
 //! Invariants: an attached inode is listed under its name in its parent's directory and nowhere else; a detached one
 //! is listed nowhere and lives while the kernel knows it or a handle is open; the root is always there.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,12 @@ use crate::store::BucketName;
 
 use super::children::Directory;
 use super::inode::{Attr, FileKind, Ino, Inode, Object, RESERVED_FROM, ROOT, number};
+use super::inodes::Inodes;
 use super::sighting::{Listing, Sighting, directory_attr};
 use super::{Answer, Defaults, Entry, Knowledge, Place, Ttl, remaining};
 
 pub(super) struct Table {
-    /// Boxed, since a table is half empty when it has grown.
-    pub(super) inodes: HashMap<Ino, Box<Inode>>,
+    pub(super) inodes: Inodes,
     pub(super) defaults: Defaults,
     pub(super) root: Place,
     ttl: Ttl,
@@ -34,25 +33,9 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(root: Place, defaults: Defaults, ttl: Ttl, names_max: usize) -> Self {
-        let root_inode = Inode {
-            parent: ROOT,
-            name: "".into(),
-            lookups: 1,
-            pins: 0,
-            detached: false,
-            unlinked: false,
-            checked: None,
-            directory: Some(Box::default()),
-            attr: directory_attr(&defaults, defaults.dir_time),
-            pending: None,
-            asked: false,
-            acl: None,
-            object: None,
-            local: false,
-            times_set: false,
-            pages: None,
-        };
-        let inodes = HashMap::from([(ROOT, Box::new(root_inode))]);
+        let attr = directory_attr(&defaults, defaults.dir_time);
+        let mut inodes = Inodes::new(defaults);
+        inodes.insert(ROOT, Inode { lookups: 1, ..Inode::new(ROOT, "".into(), attr, None, None) });
         Table {
             inodes,
             defaults,
@@ -67,11 +50,11 @@ impl Table {
     }
 
     pub(super) fn directory(&self, ino: Ino) -> Option<&Directory> {
-        self.inodes.get(&ino)?.directory.as_deref()
+        self.inodes.whole(ino)?.directory.as_deref()
     }
 
     pub(super) fn directory_mut(&mut self, ino: Ino) -> Option<&mut Directory> {
-        self.inodes.get_mut(&ino)?.directory.as_deref_mut()
+        self.inodes.whole_mut(ino)?.directory.as_deref_mut()
     }
 
     pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
@@ -93,13 +76,14 @@ impl Table {
     }
 
     pub(super) fn entry(&self, ino: Ino) -> Option<Entry> {
-        let inode = self.inodes.get(&ino)?;
+        if let Some((parent, attr, checked)) = self.inodes.listed_attr(ino) {
+            let ttl = checked.map_or(Duration::ZERO, |checked| remaining(checked, self.ttl_below(parent)));
+            return Some(Entry { ino, attr, ttl });
+        }
+        let inode = self.inodes.whole(ino)?;
         let ttl = match inode.checked {
             _ if inode.local || ino == ROOT || inode.detached => self.ttl.min(),
-            Some(checked) => {
-                let ttl = self.directory(inode.parent).map_or(self.ttl.min(), |directory| self.ttl_in(directory));
-                remaining(checked, ttl)
-            }
+            Some(checked) => remaining(checked, self.ttl_below(inode.parent)),
             None => Duration::ZERO,
         };
         Some(Entry { ino, attr: inode.attr, ttl })
@@ -110,15 +94,17 @@ impl Table {
         self.ttl.of(directory.unchanged)
     }
 
+    fn ttl_below(&self, parent: Ino) -> Duration {
+        self.directory(parent).map_or(self.ttl.min(), |directory| self.ttl_in(directory))
+    }
+
     pub(super) fn remember(&mut self, ino: Ino) {
-        if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.lookups += 1;
-        }
+        self.inodes.remember(ino);
     }
 
     pub(super) fn forget(&mut self, ino: Ino, lookups: u64) {
-        if let Some(inode) = self.inodes.get_mut(&ino).filter(|_| ino != ROOT) {
-            inode.lookups = inode.lookups.saturating_sub(lookups);
+        if ino != ROOT {
+            self.inodes.forget(ino, lookups);
             self.release(ino);
             self.forget_idle(ino);
         }
@@ -140,7 +126,8 @@ impl Table {
 
     /// Frees a detached inode that nobody uses any more.
     fn release(&mut self, ino: Ino) {
-        let unused = self.inodes.get(&ino).is_some_and(|inode| inode.detached && inode.lookups == 0 && inode.pins == 0);
+        let unused =
+            self.inodes.whole(ino).is_some_and(|inode| inode.detached && inode.lookups == 0 && inode.pins == 0);
         if unused {
             self.free(ino);
         }
@@ -148,7 +135,7 @@ impl Table {
 
     fn free(&mut self, ino: Ino) {
         self.recent.pop(&ino);
-        let Some(inode) = self.inodes.remove(&ino) else { return };
+        let Some(inode) = self.inodes.remove(ino) else { return };
         for child in inode.directory.into_iter().flat_map(|directory| directory.names.into_values()) {
             if let Some(child_inode) = self.inodes.get_mut(&child) {
                 child_inode.detached = true;
@@ -178,26 +165,8 @@ impl Table {
         now: Instant,
     ) -> Option<Ino> {
         let ino = self.free_number(parent, name, attr.kind)?;
-        let inode = Inode {
-            parent,
-            name: name.clone(),
-            lookups: 0,
-            pins: 0,
-            detached: false,
-            unlinked: false,
-            checked: Some(now),
-            directory: (attr.kind == FileKind::Directory).then(Box::default),
-            attr,
-            pending: None,
-            asked: false,
-            acl: None,
-            object,
-            local: false,
-            times_set: false,
-            pages: None,
-        };
         self.directory_mut(parent)?.names.insert(name.clone(), ino);
-        self.inodes.insert(ino, Box::new(inode));
+        self.inodes.insert(ino, Inode::new(parent, name.clone(), attr, object, Some(now)));
         Some(ino)
     }
 
@@ -211,7 +180,7 @@ impl Table {
             Place::Directory { bucket, prefix } => number(&bucket, Some(&prefix.file(name).ok()?)),
             Place::File(_) => return None,
         };
-        if !self.inodes.contains_key(&own) {
+        if !self.inodes.contains(own) {
             return Some(own);
         }
         self.next_reserved += 1;
@@ -223,7 +192,7 @@ impl Table {
         self.detach(parent, &name);
         let now = Instant::now();
         let ino = self.create(parent, &name, attr, object, now)?;
-        if let Some(inode) = self.inodes.get_mut(&ino).filter(|inode| inode.directory.is_some()) {
+        if let Some(inode) = self.inodes.whole_mut(ino).filter(|inode| inode.directory.is_some()) {
             inode.directory = Some(Box::new(Directory::created(now)));
         }
         self.directory_mut(parent)?.touch(&name);
@@ -363,7 +332,8 @@ impl Table {
 
     /// Whether it, or something below it, has what the store has not.
     pub(super) fn holds_local(&self, ino: Ino) -> bool {
-        let Some(inode) = self.inodes.get(&ino) else { return false };
+        // What is only here is kept whole.
+        let Some(inode) = self.inodes.whole(ino) else { return false };
         let below = inode.directory.iter().flat_map(|directory| directory.names.values());
         inode.local || below.into_iter().any(|child| self.holds_local(*child))
     }

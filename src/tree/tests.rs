@@ -147,8 +147,9 @@ fn what_only_the_kernel_knows_is_named_and_goes_with_it() {
         let directory = format!("d{part}");
         let found = tree.sight(ROOT, &directory, Sighting::Directory).expect("a directory").ino;
         let names: Vec<String> = (0..500).map(|n| format!("f{n:04}")).collect();
+        let etag = "1".repeat(32);
         tree.begin_listing(found);
-        tree.end_listing(found, Some(listing(&names.iter().map(|name| (name.as_str(), "1")).collect::<Vec<_>>())));
+        tree.end_listing(found, Some(listing(&names.iter().map(|name| (name.as_str(), &*etag)).collect::<Vec<_>>())));
         tree.remember(found);
         tree.children(found).iter().for_each(|(_, entry)| tree.remember(entry.ino));
     }

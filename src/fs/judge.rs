@@ -1,0 +1,116 @@
+//! Attributes: whether a directory's files carry POSIX metadata, and if so, a HEAD for each that is not yet known.
+//!
+//! What a listing means (DESIGN "attrs"): a directory whose marker carries POSIX metadata is a POSIX directory; a
+//! bucket's root, which has no marker, is judged by up to three of its newest files, or of its directories' markers.
+
+use crate::error::Result;
+use crate::format::header::Posix;
+use crate::format::key::{BucketName, Prefix};
+use crate::store::{Key, Kind, Location, ObjectHead};
+use crate::tree::{Entry, FileKind, Ino, Sighting};
+
+use super::names::Names;
+use super::{Attrs, Fs};
+
+/// Objects of a bucket's root that are looked at to judge whether its files carry POSIX metadata.
+const JUDGES_MAX: usize = 3;
+
+impl Fs {
+    /// Finds out whether a directory's files carry POSIX metadata.
+    pub(super) async fn judge(
+        &self,
+        directory: Ino,
+        bucket: &BucketName,
+        prefix: &Prefix,
+        names: &Names,
+    ) -> Result<()> {
+        let fixed = match self.config.attrs {
+            Attrs::List => Some(false),
+            Attrs::Full => Some(true),
+            Attrs::Auto => None,
+        };
+        if let Some(posix) = fixed {
+            self.tree.set_posix(directory, posix);
+            return Ok(());
+        }
+        let posix = match (names.marker(), prefix.marker()) {
+            (Some(marker), Some(key)) => {
+                let known = self.tree.read(directory, |inode| {
+                    let object = inode.object.as_ref().filter(|object| object.headers.is_some());
+                    inode.local || object.is_some_and(|object| object.modified.is_none_or(|at| at == marker.modified))
+                });
+                match self.tree.posix(directory) {
+                    Some(posix) if known == Some(true) => posix,
+                    _ => self.judge_marker(directory, &Location { bucket: bucket.clone(), key }).await?,
+                }
+            }
+            (None, Some(_)) => {
+                self.tree.note_no_marker(directory);
+                false
+            }
+            _ => match self.tree.posix(directory) {
+                Some(posix) => posix,
+                None => self.judge_root(bucket, names).await?,
+            },
+        };
+        self.tree.set_posix(directory, posix);
+        Ok(())
+    }
+
+    async fn judge_marker(&self, directory: Ino, marker: &Location) -> Result<bool> {
+        match self.store.head(marker, None).await {
+            Ok(head) => {
+                let sighting = self.full_sighting(&head, FileKind::Directory);
+                if let Sighting::Full(attr, object) = sighting {
+                    self.tree.note_marker(directory, attr, object);
+                }
+                Ok(Posix::read(&head.headers.metadata).is_some())
+            }
+            Err(error) if error.kind == Kind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn judge_root(&self, bucket: &BucketName, names: &Names) -> Result<bool> {
+        let heads = names.newest(JUDGES_MAX).into_iter().filter_map(|key| Key::new(&key).ok());
+        let heads = heads.map(|key| async move {
+            let location = Location { bucket: bucket.clone(), key };
+            self.store.head(&location, None).await
+        });
+        let heads: Vec<_> = futures_util::future::join_all(heads).await;
+        let is_posix = |head: &ObjectHead| Posix::read(&head.headers.metadata).is_some();
+        Ok(heads.iter().flatten().any(is_posix))
+    }
+
+    /// Whether an entry's attributes are all known as far as its directory asks for it.
+    pub(crate) fn is_known(&self, parent: Ino, entry: &Entry) -> bool {
+        if self.tree.posix(parent) != Some(true) {
+            return true;
+        }
+        self.tree.read(entry.ino, |inode| inode.local || inode.attributes_known()).unwrap_or(true)
+    }
+
+    /// The entry with its attributes: in a POSIX directory, from one HEAD per version ever.
+    pub(crate) async fn with_attributes(&self, parent: Ino, name: &str, entry: Entry) -> Result<Option<Entry>> {
+        if self.is_known(parent, &entry) {
+            return Ok(Some(entry));
+        }
+        let Some(location) = self.tree.place(entry.ino).and_then(|place| place.location()) else {
+            return Ok(Some(entry));
+        };
+        match self.head_at(&location).await {
+            Ok(head) => Ok(self.tree.sight(parent, name, self.full_sighting(&head, entry.attr.kind))),
+            Err(error) if error.kind == Kind::NotFound && entry.attr.kind == FileKind::Directory => {
+                self.tree.update(entry.ino, |inode| inode.set_attributes_known());
+                Ok(Some(entry))
+            }
+            Err(error) if error.kind == Kind::NotFound => {
+                self.tree.sight_absent(parent, name);
+                Ok(None)
+            }
+            // An object that may be listed and not read still has a name and a size.
+            Err(error) if error.kind == Kind::AccessDenied => Ok(Some(entry)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

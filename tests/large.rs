@@ -1,0 +1,109 @@
+//! Very many names: 100,000, and a million where `scripts/test --full` asks for it.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{How as MountHow, Kind, Mount, Rig};
+use crate::stand::{How, World};
+
+fn is_full() -> bool {
+    std::env::var("DREAMFS_TEST_FULL").is_ok()
+}
+
+/// How many names there are.
+fn count() -> usize {
+    if is_full() { 1_000_000 } else { 100_000 }
+}
+
+/// A mount whose memory has room for some of the names only, and what it may take in KiB: 64 MiB more.
+fn mount(rig: &Rig, bucket: &str) -> (Mount, u64) {
+    let memory_mib = count() as u64 * 384 / 1_000_000 + 32;
+    let memory = format!("{memory_mib}MiB");
+    let flags = ["--memory", &memory, "--ttl", "1h"];
+    let mount = Mount::with(rig, &MountHow { bucket: Some(bucket), flags: &flags, ..MountHow::default() });
+    (mount, (memory_mib + 64) << 10)
+}
+
+/// All names of one directory are told, the first ones after a page, within the memory that the mount was given.
+#[test]
+fn a_giant_directory_is_told_page_by_page() {
+    let Some(mut rig) = Rig::start(Kind::Embedded, "a_giant_directory_is_told_page_by_page") else { return };
+    let bucket = rig.bucket();
+    rig.boto(&format!("conn.get_bucket('{bucket}').new_key('seed').set_contents_from_string('')"));
+    rig.fill(&bucket, "seed", (0..count()).map(|number| format!("big/name{number:07}")));
+    let (mount, kib_max) = mount(&rig, &bucket);
+    mount.sh("ls > /dev/null");
+    let began = Instant::now();
+    let first = mount.cost(|| assert_eq!(mount.sh("ls -U big | head -n 1").trim(), "name0000000"));
+    let first_after = began.elapsed();
+    assert!(first["ListObjects"] <= 20, "the first names wait for few pages: {first:?}");
+    let told = |line: &str| {
+        let began = Instant::now();
+        assert_eq!(mount.sh(line).trim(), count().to_string(), "{line}");
+        began.elapsed()
+    };
+    let names = told("ls -U big | sort -u | wc -l");
+    // Most of them were forgotten meanwhile.
+    let sizes = is_full().then(|| told("find big -type f -size 0 | sort -u | wc -l"));
+    assert!(mount.sh("stat -c %s big/name0000007 big/name0099999; ! stat big/none 2> /dev/null").starts_with("0\n0\n"));
+    let peak_kib = mount.peak_rss_kib();
+    println!(
+        "{} names: first after {first_after:?}, all {names:?}, with sizes {sizes:?}, {} MiB",
+        count(),
+        peak_kib >> 10
+    );
+    assert!(peak_kib <= kib_max, "{peak_kib} KiB of {kib_max}");
+}
+
+/// As many in directories of ten.
+#[test]
+fn a_giant_tree_is_walked_within_its_memory() {
+    let Some(mut rig) = Rig::start(Kind::Embedded, "a_giant_tree_is_walked_within_its_memory") else { return };
+    let bucket = rig.bucket();
+    rig.boto(&format!("conn.get_bucket('{bucket}').new_key('seed').set_contents_from_string('')"));
+    rig.fill(&bucket, "seed", (0..count()).map(|number| format!("tree/d{:05}/f{}", number / 10, number % 10)));
+    let (mount, kib_max) = mount(&rig, &bucket);
+    let began = Instant::now();
+    let cost = mount.cost(|| assert_eq!(mount.sh("find tree -type f | sort -u | wc -l").trim(), count().to_string()));
+    let (took, peak_kib) = (began.elapsed(), mount.peak_rss_kib());
+    println!("{} names in directories of ten: {took:?}, {cost:?}, {} MiB", count(), peak_kib >> 10);
+    let pages = count() as u64 / 1000;
+    assert!(cost["ListObjects"] <= pages * 5 / 2, "{cost:?}");
+    assert!(peak_kib <= kib_max, "{peak_kib} KiB of {kib_max}");
+}
+
+/// The first names of a directory are there when its first page is, and a second client's changes when it is read anew.
+#[tokio::test]
+async fn the_first_names_do_not_wait_for_the_last() {
+    let world = World::new(1000).await;
+    (0..20_000).for_each(|number| world.put(&format!("d/f{number:05}"), vec![1]));
+    let client = world.client(How { names_max: 50_000, ttl: Duration::from_secs(3600), ..How::default() });
+    let ino = client.walk("d").await.expect("is there");
+    let id = client.fs.open_directory();
+    let before = client.lists();
+    let batch = client.fs.read_directory(ino, id, (0, false), true).await.expect("told");
+    assert_eq!((batch.names[0].0, &*batch.names[0].1.name), (0, "f00000"));
+    assert!(client.lists() - before <= 6, "{} LIST", client.lists() - before);
+    let last = batch.names.last().expect("some").0;
+    drop(batch);
+    client.unlink("d/f19999").await.expect("removed");
+    client.write("d/new", b"x").await.expect("stored");
+    let mut next = last + 1;
+    loop {
+        let batch = client.fs.read_directory(ino, id, (next, false), true).await.expect("told");
+        let Some((at, _)) = batch.names.last() else { break };
+        next = at + 1;
+    }
+    let again = client.fs.read_directory(ino, id, (10_000, false), true).await.expect("told");
+    assert_eq!(&*again.names[0].1.name, "f10000", "a place in the directory stays");
+    drop(again);
+    client.fs.close_directory(id);
+    let names = client.list("d").await.expect("listed");
+    assert_eq!(names.len(), 20_000, "one was removed and one was made");
+    assert_eq!((names[0].0.as_str(), names[19_999].0.as_str()), ("f00000", "new"));
+    let before = client.lists();
+    assert_eq!(client.list("d").await.expect("listed").len(), 20_000);
+    assert_eq!(client.lists(), before, "all names are known");
+    world.delete("d/f00001").await;
+    client.refresh().await;
+    assert_eq!(client.list("d").await.expect("listed").len(), 19_999);
+}
