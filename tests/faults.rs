@@ -495,3 +495,22 @@ async fn what_nobody_heard_is_told_by_the_next_open() {
     assert_eq!(state, b"stored");
     cell.check_done().await;
 }
+
+/// A file that is opened while its directory moves goes with it: it is read, and moved on, where it lies then.
+#[tokio::test(start_paused = true)]
+async fn a_file_opened_while_its_directory_moves_goes_with_it() {
+    let cell = Cell::new(Verb::RenameDirectory, 0).await;
+    cell.fail(Some(op::COPY_OBJECT), When::Chance(1.0), Failure::Slow(Duration::from_secs(30)));
+    let opening = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cell.client.open("d/old", READ).await
+    };
+    let (moved, opened) = tokio::join!(cell.client.rename("d", "moved", false), opening);
+    moved.expect("moved");
+    let (_, id) = opened.expect("opened in mid-move");
+    cell.client.fault.set_rules(Vec::new());
+    assert!(!cell.client.fs.read(id, 0, 100).await.expect("read").is_empty());
+    cell.client.rename("moved/old", "old", false).await.expect("it lies where its name says");
+    cell.client.close(id).await.expect("closed");
+    assert!(!cell.client.read("old").await.expect("read").is_empty());
+}

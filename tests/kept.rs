@@ -146,8 +146,9 @@ fn every_road_keeps_every_attribute() {
             ("printf ab | dd of=f bs=1 seek=1 conv=notrunc status=none", false),
         ];
         for (road, keeps_time) in roads {
-            mount
-                .sh(&format!("touch -d '2001-02-03 04:05:06.5 UTC' f && {road} && setfattr -n user.s3.refresh -v 1 ."));
+            mount.sh(&format!(
+                "touch -d '2001-02-03 04:05:06.5 UTC' f && {road} && sync . && setfattr -n user.s3.refresh -v 1 ."
+            ));
             assert_eq!(witness(rig, &bucket, true), before, "after {road}");
             assert_eq!(stat("%a %u %g"), "640 12 34\n", "after {road}");
             assert_eq!(xattr(&mount, "colour"), "blue", "after {road}");

@@ -222,16 +222,28 @@ impl Fs {
         for one in &moved {
             let Some(ino) = self.tree.resolve(source, &one.below) else { continue };
             self.note_moved(ino, &one.version);
-            if let Some(file) = below.iter().find(|file| file.ino == ino && file.bytes.version().is_some()) {
-                file.bytes.rebase(one.version.clone());
-            }
         }
+        self.rebase_all(source, &moved);
         self.move_name(names);
+        // What came into the table while the copies were made was opened where it lay.
+        self.rebase_all(source, &moved);
         drop(guards);
         for file in below {
             self.forget_file(file);
         }
         Ok(())
+    }
+
+    /// Has the files of a directory that moved read from where they lie now.
+    fn rebase_all(&self, directory: Ino, moved: &[Moved]) {
+        for one in moved {
+            let file = self.tree.resolve(directory, &one.below).and_then(|ino| self.files.get(ino));
+            if let Some(file) = file
+                && file.bytes.version().is_some_and(|version| version.location != one.version.location)
+            {
+                file.bytes.rebase(one.version.clone());
+            }
+        }
     }
 
     async fn objects_below(&self, bucket: &BucketName, prefix: &Prefix) -> Result<Vec<ListedObject>> {
