@@ -1,7 +1,7 @@
 //! Metadata never vanishes: every road that makes a new version, with every attribute that an object can have, and
 //! boto 2 as the witness of what lies in the bucket.
 
-use crate::harness::{ALL, Mount, Rig, WITH_ACL, on};
+use crate::harness::{ALL, How, Mount, Rig, WITH_ACL, on};
 
 /// What the bucket holds of `f` besides its bytes and times: headers, metadata and, where asked, grants and tags.
 fn witness(rig: &Rig, bucket: &str, with_acl: bool) -> String {
@@ -100,61 +100,59 @@ fn bad_headers_are_refused() {
 /// and time where the road does not change them.
 #[test]
 fn every_road_keeps_every_attribute() {
-    on(WITH_ACL, "every_road_keeps_every_attribute", |rig| {
-        let bucket = rig.bucket();
-        let mount = Mount::new(rig, Some(&bucket));
-        rig.boto(&format!(
-            "k = conn.get_bucket('{bucket}').new_key('f')\nk.set_metadata('theirs', 'kept')\n\
-             k.set_contents_from_string('0123456789', headers={{'Content-Type': 'text/x-kept', 'Cache-Control': \
-             'max-age=7', 'Content-Disposition': 'inline', 'Content-Encoding': 'identity', 'Content-Language': 'de'}})"
+    on(WITH_ACL, "every_road_keeps_every_attribute", |rig| walk_roads(rig, &[]));
+}
+
+/// The same through a journal, which carries the changes out later.
+#[test]
+fn every_road_of_a_journal_keeps_every_attribute() {
+    on(WITH_ACL, "every_road_of_a_journal_keeps_every_attribute", |rig| walk_roads(rig, &["--write-back"]));
+}
+
+fn walk_roads(rig: &Rig, flags: &[&str]) {
+    let bucket = rig.bucket();
+    let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+    rig.boto(&format!(
+        "k = conn.get_bucket('{bucket}').new_key('f')\nk.set_metadata('theirs', 'kept')\n\
+         k.set_contents_from_string('0123456789', headers={{'Content-Type': 'text/x-kept', 'Cache-Control': \
+         'max-age=7', 'Content-Disposition': 'inline', 'Content-Encoding': 'identity', 'Content-Language': 'de'}})"
+    ));
+    mount.sh("setfattr -n user.s3.refresh -v 1 . && setfattr -n user.colour -v blue f && chown 12:34 f && chmod 640 f");
+    let owner = xattr(&mount, "s3.owner");
+    let grants = format!("FULL_CONTROL id={owner}\nREAD id=bob\nREAD_ACP group=AuthenticatedUsers");
+    mount.sh("setfattr -n user.s3.tags -v \"$(printf 'project=apollo\\nnote=a b&c')\" f");
+    mount.sh(&format!("setfattr -n user.s3.grants -v '{grants}' f && touch -d '2001-02-03 04:05:06.5 UTC' f"));
+    let before = witness(rig, &bucket, true);
+    for part in
+        ["text/x-kept max-age=7 inline identity de", "theirs", "colour", "bob", "AuthenticatedUsers", "<Value>apollo<"]
+    {
+        assert!(before.contains(part), "{part}: {before}");
+    }
+    let stat = |format: &str| mount.sh(&format!("TZ=UTC stat -c '{format}' f"));
+    let roads = [
+        ("chmod 604 f && chmod 640 f", true),
+        ("chown 1:2 f && chown 12:34 f", true),
+        ("touch -d '2002-02-03 UTC' f && touch -d '2001-02-03 04:05:06.5 UTC' f", true),
+        ("mv f g && mv g f", true),
+        ("mkdir -p d && mv f d/f && mv d e && mv e/f f", true),
+        ("setfattr -n user.s3.content_type -v text/other f && setfattr -n user.s3.content_type -v text/x-kept f", true),
+        ("setfattr -n user.s3.storage_class -v STANDARD f", true),
+        ("setfattr -n user.more -v 1 f && setfattr -x user.more f", true),
+        ("echo more >> f", false),
+        ("echo anew > f", false),
+        ("truncate -s 3 f", false),
+        ("truncate -s 0 f", false),
+        ("printf ab | dd of=f bs=1 seek=1 conv=notrunc status=none", false),
+    ];
+    for (road, keeps_time) in roads {
+        mount.sh(&format!(
+            "touch -d '2001-02-03 04:05:06.5 UTC' f && {road} && sync . && setfattr -n user.s3.refresh -v 1 ."
         ));
-        mount.sh(
-            "setfattr -n user.s3.refresh -v 1 . && setfattr -n user.colour -v blue f && chown 12:34 f && chmod 640 f",
-        );
-        let owner = xattr(&mount, "s3.owner");
-        let grants = format!("FULL_CONTROL id={owner}\nREAD id=bob\nREAD_ACP group=AuthenticatedUsers");
-        mount.sh("setfattr -n user.s3.tags -v \"$(printf 'project=apollo\\nnote=a b&c')\" f");
-        mount.sh(&format!("setfattr -n user.s3.grants -v '{grants}' f && touch -d '2001-02-03 04:05:06.5 UTC' f"));
-        let before = witness(rig, &bucket, true);
-        for part in [
-            "text/x-kept max-age=7 inline identity de",
-            "theirs",
-            "colour",
-            "bob",
-            "AuthenticatedUsers",
-            "<Value>apollo<",
-        ] {
-            assert!(before.contains(part), "{part}: {before}");
+        assert_eq!(witness(rig, &bucket, true), before, "after {road}");
+        assert_eq!(stat("%a %u %g"), "640 12 34\n", "after {road}");
+        assert_eq!(xattr(&mount, "colour"), "blue", "after {road}");
+        if keeps_time {
+            assert_eq!(stat("%.1Y"), "981173106.5\n", "after {road}");
         }
-        let stat = |format: &str| mount.sh(&format!("TZ=UTC stat -c '{format}' f"));
-        let roads = [
-            ("chmod 604 f && chmod 640 f", true),
-            ("chown 1:2 f && chown 12:34 f", true),
-            ("touch -d '2002-02-03 UTC' f && touch -d '2001-02-03 04:05:06.5 UTC' f", true),
-            ("mv f g && mv g f", true),
-            ("mkdir -p d && mv f d/f && mv d e && mv e/f f", true),
-            (
-                "setfattr -n user.s3.content_type -v text/other f && setfattr -n user.s3.content_type -v text/x-kept f",
-                true,
-            ),
-            ("setfattr -n user.s3.storage_class -v STANDARD f", true),
-            ("setfattr -n user.more -v 1 f && setfattr -x user.more f", true),
-            ("echo more >> f", false),
-            ("echo anew > f", false),
-            ("truncate -s 3 f", false),
-            ("truncate -s 0 f", false),
-            ("printf ab | dd of=f bs=1 seek=1 conv=notrunc status=none", false),
-        ];
-        for (road, keeps_time) in roads {
-            mount.sh(&format!(
-                "touch -d '2001-02-03 04:05:06.5 UTC' f && {road} && sync . && setfattr -n user.s3.refresh -v 1 ."
-            ));
-            assert_eq!(witness(rig, &bucket, true), before, "after {road}");
-            assert_eq!(stat("%a %u %g"), "640 12 34\n", "after {road}");
-            assert_eq!(xattr(&mount, "colour"), "blue", "after {road}");
-            if keeps_time {
-                assert_eq!(stat("%.1Y"), "981173106.5\n", "after {road}");
-            }
-        }
-    });
+    }
 }
