@@ -223,21 +223,17 @@ impl Cache {
     }
 
     /// Starts the GET of a version's beginning and waits for its head only; asks for the head alone where the beginning
-    /// is on disk.
-    pub async fn warm(&self, stored: &Arc<Stored>) -> Result<ObjectHead> {
+    /// is on disk. `None` if somebody else fetches the beginning already: that GET says whether the version is right.
+    pub async fn warm(&self, stored: &Arc<Stored>) -> Result<Option<ObjectHead>> {
         let size_bytes = stored.version.size_bytes;
         let first = if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { OPEN_BYTES };
         let first = self.in_chunks(stored, 0..first);
         if self.is_on_disk(stored).await {
-            return self.validate(stored).await;
+            return self.validate(stored).await.map(Some);
         }
         let (head, told) = oneshot::channel();
         self.fetch(stored, 0..1.min(size_bytes), 1.min(size_bytes)..first.end, Some(head)).await;
-        if let Ok(head) = told.await {
-            return head;
-        }
-        // Somebody else fetches it already: the head of that fetch was theirs.
-        self.validate(stored).await
+        told.await.map_or(Ok(None), |head| head.map(Some))
     }
 
     /// Whether a version's beginning is on disk; where it is, all of it is looked for there.

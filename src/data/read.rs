@@ -50,19 +50,19 @@ impl State {
 
 impl File {
     /// At an open for reading: starts the conditional GET of the beginning and waits for its head only; the bytes
-    /// stream into the cache behind. `None` if nothing needed to be asked.
+    /// stream into the cache behind. `None` if nothing needed to be asked, or somebody else asks already.
     ///
     /// # Errors
     /// ESTALE if the object is another version now, or gone.
     pub async fn warm(&self) -> Result<Option<ObjectHead>> {
         match self.warming() {
-            Some(warming) => warming.await.map(Some),
+            Some(warming) => warming.await,
             None => Ok(None),
         }
     }
 
     /// The same as work that does not keep the file.
-    pub fn warming(&self) -> Option<impl Future<Output = Result<ObjectHead>> + Send + use<>> {
+    pub fn warming(&self) -> Option<impl Future<Output = Result<Option<ObjectHead>>> + Send + use<>> {
         let cache = self.data.inner.cache.clone();
         let state = self.lock();
         let stored = state.base.clone().filter(|stored| {

@@ -134,10 +134,10 @@ impl Fs {
     }
 
     /// Does not keep the file: whoever opens it must see whether somebody else has.
-    async fn bring_ahead(self: Arc<Self>, ino: Ino, warming: impl Future<Output = Result<ObjectHead>>) {
+    async fn bring_ahead(self: Arc<Self>, ino: Ino, warming: impl Future<Output = Result<Option<ObjectHead>>>) {
         match warming.await {
             // Old news would count as fresh where somebody asked to forget what is known.
-            Ok(head) if self.is_fresh(ino) => self.learn_head(ino, &head),
+            Ok(Some(head)) if self.is_fresh(ino) => self.learn_head(ino, &head),
             Ok(_) => {}
             Err(error) => log::debug!("{}: not fetched ahead: {error}", self.path(ino)),
         }
