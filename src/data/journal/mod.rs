@@ -10,10 +10,12 @@
 //! settled.
 
 mod accept;
+
 mod overlay;
 mod parts;
 mod queue;
 mod record;
+mod record_log;
 pub mod recover;
 mod send;
 mod settle;

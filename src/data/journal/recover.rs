@@ -14,7 +14,9 @@ use crate::data::state::JOURNAL;
 use crate::store::Location;
 
 use super::record::{Change, Segment};
-use super::spool::{self, ASIDE, CONTENT, RECORDS, read_records};
+use super::record_log::{Found as Logged, read_records};
+
+use super::spool::{self, ASIDE, CONTENT, RECORDS};
 
 /// Bytes copied at once.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -122,7 +124,7 @@ fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn journaled(journal: &Path, part: &str, kept: Kept) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
-    for spool::Found { record, .. } in read_records(&journal.join(part))?.found {
+    for Logged { record, .. } in read_records(&journal.join(part))?.found {
         let Change::Store(pending) = &record.change else { continue };
         // A copy of what the store has: nothing of it is here alone.
         if pending.copied_from().is_some() || record.to.key.is_marker() {

@@ -218,7 +218,7 @@ impl Inner {
                 }
                 self.finish(record);
             }
-            Ok(Outcome::Lost(cause)) => match self.spool.set_aside(record.order) {
+            Ok(Outcome::Lost(cause)) => match self.spool.set_aside(record) {
                 Ok(place) => {
                     log::error!(
                         "{to}: another client replaced what was edited here; what was written is kept in {}: {cause}",
