@@ -59,13 +59,13 @@ impl Inner {
                 return Ok(None);
             }
             let (spool, content) = (self.spool.clone(), bytes.clone());
-            let write = move || spool.write_content(&content).map(|file| (file, name(&content)));
+            let write = move || spool.write_content(&content).map(|written| (written, name(&content)));
             match local_work(bytes.len(), write).await {
-                Ok((file, named)) => {
+                Ok(((file, range), named)) => {
                     let mut book = self.lock();
                     book.files.insert(file.clone(), (0, length));
                     book.bytes += length;
-                    return Ok(Some((Segment::Local { file, range: 0..length }, named)));
+                    return Ok(Some((Segment::Local { file, range }, named)));
                 }
                 // What is carried out makes room.
                 Err(error) if error.meaning() == error::Meaning::NoSpace => {

@@ -10,6 +10,7 @@
 //! settled.
 
 mod accept;
+mod content;
 
 mod overlay;
 mod parts;
@@ -28,6 +29,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -161,7 +163,7 @@ impl Journal {
     /// Opens the journal in the state folder, over `store`, with what dead mounts have left. Carries nothing out
     /// before [`Journal::run`]. Needs to be called within a runtime.
     pub fn open(store: Arc<dyn Store>, config: Config, orphans: Vec<Orphan>) -> io::Result<Self> {
-        let (spool, records) = Spool::open(config.state.journal_folder(), orphans)?;
+        let (spool, records) = Spool::open(&config.state.journal_folder(), orphans)?;
         let sender = super::Config {
             memory_bytes_max: config.memory_bytes_max,
             state: config.state.clone(),
@@ -173,16 +175,10 @@ impl Journal {
             disk: None,
         };
         let sender = Data::new(store.clone(), sender);
-        let mut book = Book { next_order: 1, ..Book::default() };
+        let mut book = Book { next_order: 1, files: lengths_of(&records), ..Book::default() };
+        book.bytes = book.files.values().map(|(_, bytes)| bytes).sum();
         for record in records {
             book.next_order = record.order + 1;
-            for segment in record.pending().iter().flat_map(|pending| &pending.segments) {
-                if let Segment::Local { file, range } = segment {
-                    let known = book.files.entry(file.clone()).or_insert((0, 0));
-                    book.bytes += range.end.saturating_sub(known.1);
-                    known.1 = known.1.max(range.end);
-                }
-            }
             book.need(&record);
             book.queue.push_tried(Arc::new(record));
         }
@@ -236,6 +232,18 @@ impl Inner {
     fn remove(&self, unneeded: &[String]) {
         unneeded.iter().for_each(|file| self.spool.remove_content(file));
     }
+}
+
+/// The contents that records need, how many of them yet, and how long each is as far as they tell.
+fn lengths_of(records: &[Record]) -> HashMap<String, (u32, u64)> {
+    let mut ranges: HashMap<String, Range<u64>> = HashMap::new();
+    for segment in records.iter().filter_map(Record::pending).flat_map(|pending| &pending.segments) {
+        if let Segment::Local { file, range } = segment {
+            let known = ranges.entry(file.clone()).or_insert_with(|| range.clone());
+            *known = known.start.min(range.start)..known.end.max(range.end);
+        }
+    }
+    ranges.into_iter().map(|(file, range)| (file, (0, range.end - range.start))).collect()
 }
 
 /// A failure of the local disk as the store's users hear it.

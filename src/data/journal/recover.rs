@@ -13,10 +13,11 @@ use crate::data::stage::read_range;
 use crate::data::state::JOURNAL;
 use crate::store::Location;
 
+use super::content::file_of;
 use super::record::{Change, Segment};
 use super::record_log::{Found as Logged, read_records};
 
-use super::spool::{self, ASIDE, CONTENT, RECORDS};
+use super::spool::{ASIDE, CONTENT, RECORDS};
 
 /// Bytes copied at once.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -136,7 +137,7 @@ fn journaled(journal: &Path, part: &str, kept: Kept) -> io::Result<Vec<Found>> {
             let range = at..at + segment.length();
             at = range.end;
             if let Segment::Local { file, range: within } = segment {
-                local.push((range, journal.join(CONTENT).join(spool::file_of(file)), within.start));
+                local.push((range, journal.join(CONTENT).join(file_of(file)), within.start));
             }
         }
         found.push(Found { name: record.to.clone(), kept, size_bytes: at, local });

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Config, Journal};
 use crate::clock::Clock;
 use crate::data::Limits;
-use crate::data::state::State;
+use crate::data::state::{ALL_BUCKETS, State};
 use crate::store::fault::{Failure, Fault, Rule, When};
 use crate::store::memory::{MemoryLimits, MemoryStore};
 use crate::store::{
@@ -43,13 +43,13 @@ struct Mount {
 }
 
 impl Mount {
-    fn open(store: Arc<dyn Store>, folder: &TempDir, bytes_max: u64) -> Self {
-        let (state, leftovers) = State::open(folder.path(), "memory", "bucket").expect("a state folder");
+    fn open(store: Arc<dyn Store>, folder: &TempDir, target: &str) -> Self {
+        let (state, leftovers) = State::open(folder.path(), "memory", target).expect("a state folder");
         let limits = Limits { part_bytes_min: PART_BYTES_MIN, part_bytes: PART_BYTES_MIN, ..Limits::default() };
         let config = Config {
             accepts: true,
             sync: false,
-            bytes_max,
+            bytes_max: 1 << 20,
             memory_bytes_max: 16 << 20,
             requests_max: 4,
             limits,
@@ -219,7 +219,7 @@ async fn the_journal_answers_like_the_store_will() {
         });
         let store = Arc::new(Fault::new(real.clone(), seed, rules.collect()));
         let folder = tempfile::tempdir().expect("room");
-        let mut mount = Mount::open(store.clone(), &folder, 1 << 20);
+        let mut mount = Mount::open(store.clone(), &folder, "bucket");
         for number in 0..random.usize(1..25) {
             let step = Step::random(&mut random);
             let about = format!("seed {seed}, step {number}: {step:?}");
@@ -229,7 +229,8 @@ async fn the_journal_answers_like_the_store_will() {
                 1 => mount.drain().await,
                 2 => {
                     mount.kill().await;
-                    mount = Mount::open(store.clone(), &folder, 1 << 20);
+                    // The next one may have a folder of its own, and takes over.
+                    mount = Mount::open(store.clone(), &folder, ["bucket", ALL_BUCKETS][random.usize(..2)]);
                     // What was carried out and not marked is only told apart by asking: readers wait for that.
                     mount.send();
                 }
@@ -241,7 +242,11 @@ async fn the_journal_answers_like_the_store_will() {
         mount.drain().await;
         compare(&*model, &*real, &format!("seed {seed}, at the end")).await;
         mount.kill().await;
-        let contents = Mount::open(store, &folder, 1 << 20).journal.folder().join("content");
-        assert_eq!(std::fs::read_dir(contents).expect("there").count(), 0, "seed {seed}: nothing is left on disk");
+        for target in ["bucket", ALL_BUCKETS] {
+            let mount = Mount::open(store.clone(), &folder, target);
+            let contents = mount.journal.folder().join("content");
+            assert_eq!(std::fs::read_dir(contents).expect("there").count(), 0, "seed {seed}: nothing is left on disk");
+            mount.kill().await;
+        }
     }
 }
