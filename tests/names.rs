@@ -237,3 +237,31 @@ fn what_another_client_does_to_a_thousand_names_is_seen() {
     mount.sh("setfattr -n user.s3.refresh -v 1 many");
     assert!(shows("[(0, 350, 6)]"), "at once after a refresh");
 }
+
+/// What a listing finds changed is told to the kernel, which was told otherwise for an hour: names that went, that came,
+/// and that have another content, of a directory that was not listed before.
+#[test]
+fn what_a_listing_finds_changed_is_seen_at_once() {
+    let Some(rig) = Rig::start(Kind::Embedded, "what_a_listing_finds_changed_is_seen_at_once") else { return };
+    let bucket = rig.bucket();
+    let change = |script: &str| rig.boto(&format!("b = conn.get_bucket('{bucket}')\n{script}"));
+    change("[b.new_key('many/f%04d' % n).set_contents_from_string('old') for n in range(2000)]");
+    let mount = Mount::with(&rig, &MountHow { bucket: Some(&bucket), flags: &["--ttl", "1h"], ..MountHow::default() });
+    let look = "import os\ndef look(n):\n  try: return open('many/f%04d' % n).read()\n  except FileNotFoundError: pass\n\
+                def at(n): return os.path.getsize('many/f%04d' % n) if os.path.exists('many/f%04d' % n) else None\n";
+    let holds = |expected: &str| {
+        let script = format!("{look}print(all(look(n) == x and at(n) == (x and len(x)) for n, x in {expected}))");
+        mount.try_sh(&format!("python3 -c \"{script}\"")) == (0, "True\n".to_owned())
+    };
+    assert!(holds("[(n, 'old') for n in range(0, 800)] + [(n, None) for n in range(2000, 2200)]"));
+    change(
+        "[b.new_key('many/f%04d' % n).set_contents_from_string('newer') for n in [*range(400), *range(2000, 2200)]]\n\
+         b.delete_keys(['many/f%04d' % n for n in range(400, 800)])",
+    );
+    let told = "[(n, 'newer') for n in [*range(400), *range(2000, 2200)]] + [(n, None) for n in range(400, 800)]";
+    assert!(!holds(told), "the time to live is long");
+    let listed = mount.cost(|| assert_eq!(mount.sh("ls many | wc -l").trim(), "1800"));
+    assert!(listed["ListObjects"] <= 4, "{listed:?}");
+    // The kernel is told by a thread of its own, right behind the answer.
+    wait_for("what the listing found", Duration::from_secs(5), || holds(told));
+}

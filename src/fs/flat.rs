@@ -254,6 +254,7 @@ impl Fs {
         let whole = scan.subtree.add(page, since);
         let filled = stream::iter(whole).map(|whole| self.fill_directory(base, whole));
         filled.buffered(self.config.requests_max).for_each(|()| std::future::ready(())).await;
+        self.tell_kernel();
         Ok(())
     }
 

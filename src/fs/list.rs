@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use crate::error::{Error, Result};
 use crate::format::key::{BucketName, Prefix};
 use crate::store::{Kind, ListRequest};
-use crate::tree::{Before, Entry, Ino, Knowledge, Listing, Place, Sighting};
+use crate::tree::{Before, Entry, Ino, Knowledge, Listing, News, Place, Sighting};
 
 use super::files::Handle;
 use super::flat::Step;
@@ -150,14 +150,20 @@ impl Fs {
             return Ok(self.stream(directory, rest));
         }
         self.run_ahead(step);
-        self.forget_unwanted();
+        self.tell_kernel();
         Ok(Snapshot::whole(self.visible_children(directory)))
     }
 
-    /// Has the kernel forget names that are too many.
-    fn forget_unwanted(&self) {
+    /// Has the kernel forget names that are too many, and what other clients have changed.
+    pub(super) fn tell_kernel(&self) {
         for (directory, name) in self.tree.take_unwanted() {
             self.notify(Notice::Entry(directory, name));
+        }
+        for news in self.tree.take_news() {
+            self.notify(match news {
+                News::Entry(directory, name) => Notice::Entry(directory, name),
+                News::Inode(ino) => Notice::Inode(ino),
+            });
         }
     }
 
@@ -179,7 +185,7 @@ impl Fs {
 
     fn take_page(&self, directory: Ino, names: Vec<(String, Sighting)>) -> Vec<(Arc<str>, Entry)> {
         let children = self.tree.take_page(directory, names);
-        self.forget_unwanted();
+        self.tell_kernel();
         self.visible(directory, children)
     }
 
@@ -207,6 +213,7 @@ impl Fs {
         if self.tree.end_pages(directory, &rest.before) {
             growing.add_missing(self.visible_children(directory));
         }
+        self.tell_kernel();
         Ok(true)
     }
 
@@ -268,6 +275,7 @@ impl Fs {
             Some(Err(error)) => (None, Err(error)),
         };
         self.tree.end_listing(directory, listing);
+        self.tell_kernel();
         result
     }
 

@@ -172,6 +172,7 @@ impl Fs {
         let certain =
             told.as_ref().is_none_or(|(span, names)| span.has(name) || names.iter().any(|(told, _)| told == name));
         self.tree.end_span(parent, told);
+        self.tell_kernel();
         match failed {
             Some(error) => Err(error),
             None if certain => Ok(known()),

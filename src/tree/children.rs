@@ -36,6 +36,8 @@ pub struct Directory {
     same_since: Option<Instant>,
     /// How often names of it were forgotten, or how fresh they are.
     pub(super) losses: u64,
+    /// Until when the kernel may believe of some names that they are not there.
+    pub(super) denied_until: Option<Instant>,
     /// When this mount last changed a name in it, or made it.
     changed: Option<Instant>,
     /// How many listings are under way.

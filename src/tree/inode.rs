@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::format::acl::Acl;
-use crate::store::{AclHeaders, BucketName, ETag, Key, ObjectHeaders};
+use crate::store::{AclHeaders, ETag, ObjectHeaders};
 
 use super::children::Directory;
 
@@ -16,19 +16,6 @@ pub struct Ino(pub u64);
 
 /// The root of the mount (FUSE_ROOT_ID).
 pub const ROOT: Ino = Ino(1);
-
-/// Numbers from here on are handed out in turn, to newcomers whose own number a living inode still holds.
-pub(super) const RESERVED_FROM: u64 = 1 << 63;
-
-/// The number that an object has after every mount: a hash of where it lies (FNV-1a, 64 bits), so that backup tools
-/// see the same file again. Never the root's, never a reserved one.
-pub(super) fn number(bucket: &BucketName, key: Option<&Key>) -> Ino {
-    let key = key.map_or("", Key::as_str).trim_end_matches('/');
-    let bytes = bucket.as_str().bytes().chain([0]).chain(key.bytes());
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    Ino((hash & (RESERVED_FROM - 1)).max(ROOT.0 + 1))
-}
 
 /// What sort of file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,20 +208,5 @@ impl Inode {
     /// Where it is: its directory and its name there.
     pub fn parent_and_name(&self) -> (Ino, Arc<str>) {
         (self.parent, self.name.clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_stable_and_never_reserved() {
-        let bucket = BucketName::new("photos").expect("plain");
-        let key = Key::new("a/b").expect("plain");
-        assert_eq!(number(&bucket, Some(&key)), Ino(0x7918521855ab4992));
-        assert_eq!(number(&bucket, Some(&key)), number(&bucket, Some(&Key::new("a/b/").expect("plain"))));
-        assert_ne!(number(&bucket, Some(&key)), number(&bucket, None));
-        assert!(number(&bucket, None).0 < RESERVED_FROM && number(&bucket, None) > ROOT);
     }
 }

@@ -11,6 +11,8 @@ mod expiry;
 mod fill;
 mod inode;
 mod inodes;
+mod news;
+mod number;
 mod order;
 mod pages;
 mod paths;
@@ -28,6 +30,7 @@ use crate::format::key::{BucketName, Prefix};
 use crate::store::{ETag, Key, Location};
 
 pub use inode::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
+pub use news::News;
 pub use order::Order;
 pub use pages::Before;
 pub use sighting::{Listing, Sighting};
@@ -350,6 +353,11 @@ impl Tree {
     /// Names that are too many, and that only the kernel still knows.
     pub fn take_unwanted(&self) -> Vec<(Ino, Arc<str>)> {
         std::mem::take(&mut self.lock().unwanted)
+    }
+
+    /// What the kernel takes for true, of what it knows, and other clients have changed.
+    pub fn take_news(&self) -> Vec<News> {
+        std::mem::take(&mut self.lock().news)
     }
 
     /// How many inodes are known.

@@ -60,7 +60,7 @@ impl Table {
         let unseen = unseen.filter(|(_, ino)| kept_all && !self.holds_local(**ino));
         let gone: Vec<Arc<str>> = unseen.map(|(name, _)| name.clone()).collect();
         for name in &gone {
-            self.detach(ino, name);
+            self.lose(ino, name);
         }
         let Some(directory) = self.directory_mut(ino) else { return false };
         let changed = !gone.is_empty() || before.count != Some(directory.names.len());

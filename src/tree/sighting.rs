@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::inode::{AclState, Attr, FileKind, Ino, Inode, Object};
+use super::news::News;
 use super::table::Table;
 use super::{Defaults, Entry};
 
@@ -108,14 +109,22 @@ impl Table {
             }
             Some((ino, inode)) if can_take_in(inode, &sighting) => {
                 let defaults = self.defaults;
+                let before = (inode.attr, inode.object.as_ref().map(|object| object.etag.clone()));
                 take_in(inode, sighting, &defaults, now);
+                let is_news = before != (inode.attr, inode.object.as_ref().map(|object| object.etag.clone()));
+                if is_news && inode.lookups > 0 {
+                    self.tell(News::Inode(ino));
+                }
                 ino
             }
             Some((_, _)) => {
-                self.detach(parent, name);
+                self.lose(parent, name);
                 self.make(parent, name, sighting, now)?
             }
-            None => self.make(parent, name, sighting, now)?,
+            None => {
+                self.gain(parent, name, now);
+                self.make(parent, name, sighting, now)?
+            }
         };
         self.inodes.settle(ino);
         self.entry(ino)

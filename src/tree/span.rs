@@ -86,7 +86,7 @@ impl Table {
         });
         let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
         for name in gone {
-            self.detach(ino, &name);
+            self.lose(ino, &name);
         }
         for (name, sighting) in names {
             if !self.directory(ino).is_some_and(|directory| directory.is_touched(&name)) {

@@ -11,8 +11,10 @@ use lru::LruCache;
 use crate::store::BucketName;
 
 use super::children::Directory;
-use super::inode::{Attr, FileKind, Ino, Inode, Object, RESERVED_FROM, ROOT, number};
+use super::inode::{Attr, FileKind, Ino, Inode, Object, ROOT};
 use super::inodes::Inodes;
+use super::news::News;
+use super::number::{RESERVED_FROM, number};
 use super::sighting::{Listing, Sighting, directory_attr};
 use super::{Answer, Defaults, Entry, Knowledge, Place, Ttl, remaining};
 
@@ -29,6 +31,8 @@ pub(super) struct Table {
     pub(super) shrink_above: usize,
     /// Names that could be forgotten if the kernel did not know them.
     pub(super) unwanted: Vec<(Ino, Arc<str>)>,
+    /// What the kernel takes for true and is no more.
+    pub(super) news: Vec<News>,
 }
 
 impl Table {
@@ -46,6 +50,7 @@ impl Table {
             recent: LruCache::unbounded(),
             shrink_above: names_max,
             unwanted: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -70,7 +75,10 @@ impl Table {
             Some(_) => Answer::Unknown,
             None => match listed.max(directory.spans.absent(name, &self.ttl, directory.unchanged)) {
                 Duration::ZERO => Answer::Unknown,
-                known => Answer::Absent(known),
+                known => {
+                    self.note_denied(parent, known);
+                    Answer::Absent(known)
+                }
             },
         }
     }
@@ -313,7 +321,7 @@ impl Table {
         let is_local = |ino: &Ino| self.holds_local(*ino);
         let gone: Vec<Arc<str>> = gone.filter(|(_, ino)| !is_local(ino)).map(|(name, _)| name.clone()).collect();
         for name in &gone {
-            self.detach(ino, name);
+            self.lose(ino, name);
         }
         !gone.is_empty()
     }
@@ -326,7 +334,7 @@ impl Table {
 
     pub(super) fn sight_absent(&mut self, parent: Ino, name: &str) {
         if self.child(parent, name).is_some_and(|ino| !self.holds_local(ino)) {
-            self.detach(parent, name);
+            self.lose(parent, name);
         }
     }
 

@@ -194,3 +194,22 @@ fn a_directory_that_does_not_change_is_believed_longer() {
     assert_eq!(believed(&[("a", "1"), ("b", "2")], 200), 20);
     assert_eq!(believed(&[("a", "1")], 3600), 3, "one was removed, which no object's time tells");
 }
+
+#[test]
+fn the_kernel_is_told_of_what_it_knows_and_of_nothing_else() {
+    let tree = tree();
+    list(&tree, &[("gone", "1"), ("other", "1"), ("same", "1"), ("open", "1"), ("unknown", "1"), ("unknown too", "1")]);
+    assert_eq!(tree.take_news(), [], "it is told anyway of what it asks for");
+    let ino = |name: &str| found(&tree, name).expect("listed");
+    ["gone", "other", "same", "open"].iter().for_each(|name| tree.remember(ino(name)));
+    tree.pin(ino("open"));
+    let other = ino("other");
+    list(&tree, &[("other", "2"), ("same", "1"), ("open", "2"), ("unknown", "2"), ("new", "1")]);
+    let mut news = tree.take_news();
+    news.sort_by_key(|news| format!("{news:?}"));
+    let name = |name: &str| News::Entry(ROOT, name.into());
+    assert_eq!(news, [name("gone"), name("open"), News::Inode(other)]);
+    assert!(matches!(tree.answer(ROOT, "later"), Answer::Absent(_)));
+    list(&tree, &[("other", "2"), ("same", "1"), ("open", "2"), ("later", "1")]);
+    assert_eq!(tree.take_news(), [name("later")], "it was told that there is none");
+}

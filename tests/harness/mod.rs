@@ -291,6 +291,11 @@ impl Mount {
         sh_in(&self.path, line)
     }
 
+    /// The same for a line that may take longer than most.
+    pub fn sh_within(&self, line: &str, patience: Duration) -> String {
+        succeeded(&self.path, line, try_sh_within(&self.path, line, None, patience))
+    }
+
     /// The same, and answers (exit status, output and errors).
     pub fn try_sh(&self, line: &str) -> (i32, String) {
         try_sh_as(&self.path, line, self.uid)
@@ -369,13 +374,20 @@ pub fn run(command: &mut Command) -> String {
 
 /// Runs a line of shell that must succeed; answers what it printed.
 pub fn sh_in(folder: &Path, line: &str) -> String {
-    let (status, words) = try_sh_as(folder, line, None);
+    succeeded(folder, line, try_sh_as(folder, line, None))
+}
+
+fn succeeded(folder: &Path, line: &str, (status, words): (i32, String)) -> String {
     assert_eq!(status, 0, "in {}: {line}\n{words}", folder.display());
     words
 }
 
 /// Runs a line of shell, as another user if asked; answers exit status and all that it printed.
 pub fn try_sh_as(folder: &Path, line: &str, uid: Option<u32>) -> (i32, String) {
+    try_sh_within(folder, line, uid, PATIENCE)
+}
+
+fn try_sh_within(folder: &Path, line: &str, uid: Option<u32>, patience: Duration) -> (i32, String) {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &format!("exec 2>&1; {line}")]).current_dir(folder).env("LC_ALL", "C");
     command.env("HOME", folder).env("GIT_CONFIG_NOSYSTEM", "1").process_group(0);
@@ -386,7 +398,7 @@ pub fn try_sh_as(folder: &Path, line: &str, uid: Option<u32>) -> (i32, String) {
     let pid = child.id();
     let (done, ended) = mpsc::channel::<()>();
     let guard = std::thread::spawn(move || {
-        if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
             let _ = Command::new("kill").args(["-9", "--", &format!("-{pid}")]).status();
         }
     });
