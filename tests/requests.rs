@@ -1,9 +1,9 @@
 //! How many requests a thing costs, counted by the daemon itself.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::harness::{How, Kind, Mount, Rig, on, wait_for};
+use crate::harness::{ALL, How, Kind, Mount, Rig, on, wait_for};
 
 fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(name, count)| (name.to_string(), *count)).collect()
@@ -179,5 +179,44 @@ fn directories_cost_what_only_they_tell() {
             );
             mount.sh("rm -r *");
         }
+    });
+}
+
+/// POSIX attributes that a HEAD told are remembered over mounts, by version: the next mount's `ls -l` asks for none but
+/// those of versions that it does not know.
+#[test]
+fn attributes_are_asked_for_once_per_version() {
+    on(ALL, "attributes_are_asked_for_once_per_version", |rig| {
+        let bucket = rig.bucket();
+        let put = |names: &str, mode: u32| {
+            rig.boto(&format!(
+                "b = conn.get_bucket('{bucket}')\nfor name in {names}:\n  k = b.new_key('d/' + name)\n  \
+                 k.set_metadata('mode', '{mode}')\n  k.set_metadata('uid', '7')\n  k.set_metadata('mtime', '1000000000')\n  \
+                 k.set_contents_from_string('x' if name else '')"
+            ));
+            Instant::now()
+        };
+        put("['']", 0o40750);
+        let put_at = put("['f%03d' % n for n in range(200)]", 0o100640);
+        wait_for("settled objects", Duration::from_secs(10), || put_at.elapsed() > Duration::from_secs(4));
+        let (state, root) = (tempfile::tempdir().expect("room"), format!("{bucket}/d"));
+        let list = || {
+            let how = How { bucket: Some(&root), state: Some(state.path()), ..How::default() };
+            let mut mount = Mount::with(rig, &how);
+            let mut words = String::new();
+            let cost =
+                mount.cost(|| words = mount.sh("ls -ln --time-style=+%s | awk 'NF > 2 { print $1, $3, $6, $7 }'"));
+            assert!(mount.umount().2, "it ends well");
+            (words, cost.get("HeadObject").copied().unwrap_or(0))
+        };
+        let (first, heads) = list();
+        assert!(first.starts_with("-rw-r----- 7 1000000000 f000\n") && first.lines().count() == 200, "{first}");
+        assert!((200..=201).contains(&heads), "one for each: {heads}");
+        assert_eq!(list(), (first.clone(), 0), "all are remembered");
+        put("['f007', 'f008']", 0o100600);
+        let changed = ["f007", "f008"].iter().fold(first, |words, name| {
+            words.replace(&format!("-rw-r----- 7 1000000000 {name}"), &format!("-rw------- 7 1000000000 {name}"))
+        });
+        assert_eq!(list(), (changed, 2), "those that another client replaced are asked for");
     });
 }

@@ -3,10 +3,11 @@
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
 //! and has `fetch` fill them, from [`disk`] or by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is
 //! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, or `stream` while it is written, under a `condition`; `attempt` finds out what
-//! became of a write whose answer was lost. [`journal`] stands for the store in a write-back mount. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
+//! became of a write whose answer was lost. [`journal`] stands for the store in a write-back mount. [`attributes`] outlive the mount. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
 //! `readahead` and `pace` are pure.
 
 mod attempt;
+pub mod attributes;
 pub mod blocks;
 pub mod budget;
 pub mod buffers;
@@ -43,6 +44,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Error, Meaning};
 use crate::store::{self, ETag, Kind, Location, Store};
 
+use attributes::Attributes;
 use budget::Budget;
 use cache::Cache;
 use disk::DiskCache;
@@ -151,6 +153,7 @@ struct Inner {
     store: Arc<dyn Store>,
     budget: Budget,
     cache: Cache,
+    attributes: Attributes,
     state: Arc<State>,
     stages: Arc<StageArea>,
     limits: Limits,
@@ -183,6 +186,7 @@ impl Data {
             store,
             budget,
             cache,
+            attributes: Attributes::new(state.attributes_file()),
             state,
             stages,
             limits,
@@ -207,6 +211,11 @@ impl Data {
     /// The cache of what is stored.
     pub fn cache(&self) -> &Cache {
         &self.inner.cache
+    }
+
+    /// Attributes that were learnt, also by former mounts.
+    pub fn attributes(&self) -> &Attributes {
+        &self.inner.attributes
     }
 
     /// The memory that is accounted for.
@@ -247,6 +256,7 @@ impl Data {
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
         self.inner.tracker.reopen();
+        self.inner.attributes.write().await;
         if tokio::time::timeout(SETTLE_MAX, self.inner.cache.settle()).await.is_err() {
             log::warn!("the cache's disk is slow: what came last is not kept");
         }

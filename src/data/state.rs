@@ -1,7 +1,7 @@
 //! The state folder of one live mount: staging files, and records of uploads that it has begun and of versions that it
 //! has to finish.
 //!
-//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/`, `uploads/`, `finish/` and `journal/`, mode 0700. The lock dies with the process, so an
+//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/`, `uploads/`, `finish/`, `journal/` and `attributes`, mode 0700. The lock dies with the process, so an
 //! unlocked folder belongs to a mount that is gone: what it left unfinished is found here by the next mount that
 //! covers its keys. Nothing is ever judged by its age.
 
@@ -171,6 +171,11 @@ impl State {
     /// Where staging files lie.
     pub fn stage_folder(&self) -> PathBuf {
         self.folder.join("stage")
+    }
+
+    /// Where attributes of objects lie.
+    pub fn attributes_file(&self) -> PathBuf {
+        self.folder.join("attributes")
     }
 
     /// Where the journal lies.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -35,7 +36,7 @@ pub fn link_target(metadata: &BTreeMap<String, String>) -> Option<Vec<u8>> {
 }
 
 /// What metadata tells of a file's POSIX attributes; what it does not tell is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posix {
     /// `st_mode`, with file type bits if the writer gave them.
     pub mode: Option<u32>,

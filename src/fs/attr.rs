@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::data::Version;
+use crate::data::attributes::Remembered;
 use crate::error::{Error, Meaning, Result};
 use crate::format::header::{FORMAT_DIRECTORY, FORMAT_FILE, FORMAT_MASK, FORMAT_SYMLINK, Posix, link_target};
 use crate::store::{Kind, ObjectHead, ObjectHeaders};
@@ -75,6 +76,17 @@ impl Changes {
 pub(crate) fn clear_set_id(attr: &mut Attr, caller: Caller) {
     if caller.uid != 0 {
         attr.mode &= !SET_ID_MASK;
+    }
+}
+
+/// What a HEAD or GET told that attributes follow from.
+pub(super) fn remembered(head: &ObjectHead) -> Remembered {
+    Remembered {
+        etag: head.etag.clone(),
+        size_bytes: head.size_bytes,
+        modified: head.modified,
+        posix: Posix::read(&head.headers.metadata),
+        target_bytes: link_target(&head.headers.metadata).map(|target| target.len() as u64),
     }
 }
 
@@ -228,30 +240,7 @@ impl Fs {
 
     /// What a HEAD or GET tells of a name: attributes and object.
     pub(crate) fn full_sighting(&self, head: &ObjectHead, kind: FileKind) -> Sighting {
-        let posix = Posix::read(&head.headers.metadata);
-        let defaults = &self.config.defaults;
-        let is_link = posix.mode.is_some_and(|mode| mode & FORMAT_MASK == FORMAT_SYMLINK);
-        let kind = match kind {
-            FileKind::Directory => FileKind::Directory,
-            FileKind::File | FileKind::Symlink if is_link => FileKind::Symlink,
-            FileKind::File | FileKind::Symlink => FileKind::File,
-        };
-        let default_mode = if kind == FileKind::Directory { defaults.dir_mode } else { defaults.file_mode };
-        let mtime = posix.mtime.unwrap_or(head.modified);
-        let attr = Attr {
-            kind,
-            size_bytes: match (kind, link_target(&head.headers.metadata)) {
-                (FileKind::Directory, _) => 0,
-                (FileKind::Symlink, Some(target)) => target.len() as u64,
-                (FileKind::File | FileKind::Symlink, _) => head.size_bytes,
-            },
-            mode: posix.mode.map_or(default_mode, |mode| mode & 0o7777),
-            uid: posix.uid.unwrap_or(defaults.uid),
-            gid: posix.gid.unwrap_or(defaults.gid),
-            mtime,
-            atime: posix.atime.unwrap_or(mtime),
-            ctime: posix.ctime.unwrap_or(head.modified),
-        };
+        let attr = self.attr_of(&remembered(head), kind);
         let object = Object {
             etag: head.etag.clone(),
             size_bytes: head.size_bytes,
@@ -261,6 +250,34 @@ impl Fs {
             headers: Some(Arc::new(head.headers.clone())),
         };
         Sighting::Full(attr, object)
+    }
+
+    /// The attributes of an inode of this kind, as far as it can be told from what was told of its object.
+    pub(super) fn attr_of(&self, told: &Remembered, kind: FileKind) -> Attr {
+        let Remembered { posix, target_bytes, size_bytes, modified, .. } = told;
+        let defaults = &self.config.defaults;
+        let is_link = posix.mode.is_some_and(|mode| mode & FORMAT_MASK == FORMAT_SYMLINK);
+        let kind = match kind {
+            FileKind::Directory => FileKind::Directory,
+            FileKind::File | FileKind::Symlink if is_link => FileKind::Symlink,
+            FileKind::File | FileKind::Symlink => FileKind::File,
+        };
+        let default_mode = if kind == FileKind::Directory { defaults.dir_mode } else { defaults.file_mode };
+        let mtime = posix.mtime.unwrap_or(*modified);
+        Attr {
+            kind,
+            size_bytes: match (kind, target_bytes) {
+                (FileKind::Directory, _) => 0,
+                (FileKind::Symlink, Some(target_bytes)) => *target_bytes,
+                (FileKind::File | FileKind::Symlink, _) => *size_bytes,
+            },
+            mode: posix.mode.map_or(default_mode, |mode| mode & 0o7777),
+            uid: posix.uid.unwrap_or(defaults.uid),
+            gid: posix.gid.unwrap_or(defaults.gid),
+            mtime,
+            atime: posix.atime.unwrap_or(mtime),
+            ctime: posix.ctime.unwrap_or(*modified),
+        }
     }
 
     /// The headers with which an inode's next version is stored: what its object has, what changed here, its ACL.

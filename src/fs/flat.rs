@@ -123,6 +123,10 @@ impl Walks {
         let now = Instant::now();
         let course = state.reads.note(&spot, parent, now);
         state.walks.retain(|(_, used)| now.saturating_duration_since(*used) < IDLE_MAX);
+        if let Some(Course::Below(_)) = course {
+            // Who went in an order of its own goes in the order of names now.
+            state.walks.retain(|(walk, _)| !walk.among || !walk.base.holds(&spot));
+        }
         if let Some((walk, used)) = state.walks.iter_mut().find(|(walk, _)| walk.base.holds(&spot)) {
             *used = now;
             return Some(Step { walk: walk.clone(), spot });
@@ -137,6 +141,11 @@ impl Walks {
         }
         state.walks.push_back((walk.clone(), now));
         Some(Step { walk, spot })
+    }
+
+    /// The directory that was read last is still being read.
+    pub(super) fn go_on(&self) {
+        self.0.lock().expect("no panic under this lock").reads.go_on(Instant::now());
     }
 
     fn end(&self, walk: &Arc<Walk>) {

@@ -3,17 +3,24 @@
 //! What a listing means (DESIGN "attrs"): a directory whose marker carries POSIX metadata is a POSIX directory; a
 //! bucket's root, which has no marker, is judged by up to three of its newest files, or of its directories' markers.
 
+use std::time::Duration;
+
 use crate::error::Result;
 use crate::format::header::Posix;
 use crate::format::key::{BucketName, Prefix};
-use crate::store::{Key, Kind, Location, ObjectHead};
+use crate::store::{Key, Kind, ListedObject, Location, ObjectHead};
 use crate::tree::{Entry, FileKind, Ino, Sighting};
 
+use super::attr::remembered;
 use super::names::Names;
 use super::{Attrs, Fs};
 
 /// Objects of a bucket's root that are looked at to judge whether its files carry POSIX metadata.
 const JUDGES_MAX: usize = 3;
+
+/// Within a second of its last change an object can change again without showing it: what is younger than this is asked
+/// for again by the next mount.
+const SETTLED_AGE: Duration = Duration::from_secs(2);
 
 impl Fs {
     /// Finds out whether a directory's files carry POSIX metadata.
@@ -41,7 +48,7 @@ impl Fs {
                 });
                 match self.tree.posix(directory) {
                     Some(posix) if known == Some(true) => posix,
-                    _ => self.judge_marker(directory, &Location { bucket: bucket.clone(), key }).await?,
+                    _ => self.judge_marker(directory, &Location { bucket: bucket.clone(), key }, marker).await?,
                 }
             }
             (None, Some(_)) => {
@@ -57,9 +64,15 @@ impl Fs {
         Ok(())
     }
 
-    async fn judge_marker(&self, directory: Ino, marker: &Location) -> Result<bool> {
+    async fn judge_marker(&self, directory: Ino, marker: &Location, listed: &ListedObject) -> Result<bool> {
+        let ListedObject { etag, size_bytes, modified, .. } = listed;
+        if let Some(told) = self.data.attributes().find(marker, etag, *size_bytes, *modified).await {
+            self.tree.note_remembered(directory, self.attr_of(&told, FileKind::Directory));
+            return Ok(told.posix.is_some());
+        }
         match self.store.head(marker, None).await {
             Ok(head) => {
+                self.remember_told(marker, &head).await;
                 let sighting = self.full_sighting(&head, FileKind::Directory);
                 if let Sighting::Full(attr, object) = sighting {
                     self.tree.note_marker(directory, attr, object);
@@ -72,14 +85,38 @@ impl Fs {
     }
 
     async fn judge_root(&self, bucket: &BucketName, names: &Names) -> Result<bool> {
-        let heads = names.newest(JUDGES_MAX).into_iter().filter_map(|key| Key::new(&key).ok());
-        let heads = heads.map(|key| async move {
-            let location = Location { bucket: bucket.clone(), key };
-            self.store.head(&location, None).await
+        let judged = names.newest(JUDGES_MAX).into_iter().map(|(key, listed)| async move {
+            let location = Location { bucket: bucket.clone(), key: Key::new(&key).ok()? };
+            if let Some(ListedObject { etag, size_bytes, modified, .. }) = listed
+                && let Some(told) = self.data.attributes().find(&location, etag, *size_bytes, *modified).await
+            {
+                return Some(told.posix.is_some());
+            }
+            let head = self.store.head(&location, None).await.ok()?;
+            let is_posix = Posix::read(&head.headers.metadata).is_some();
+            if is_posix {
+                self.remember_told(&location, &head).await;
+            }
+            Some(is_posix)
         });
-        let heads: Vec<_> = futures_util::future::join_all(heads).await;
-        let is_posix = |head: &ObjectHead| Posix::read(&head.headers.metadata).is_some();
-        Ok(heads.iter().flatten().any(is_posix))
+        let judged: Vec<_> = futures_util::future::join_all(judged).await;
+        Ok(judged.contains(&Some(true)))
+    }
+
+    /// Keeps what a HEAD told for later mounts.
+    async fn remember_told(&self, location: &Location, head: &ObjectHead) {
+        let age = self.clock.now().duration_since(head.modified).unwrap_or_default();
+        if age >= SETTLED_AGE {
+            self.data.attributes().note(location, remembered(head)).await;
+        }
+    }
+
+    /// What a former mount was told of the version that an entry is, as the listing shows it.
+    async fn remembered_entry(&self, entry: &Entry, location: &Location) -> Option<Entry> {
+        let object = self.tree.read(entry.ino, |inode| inode.object.clone())??;
+        let found = self.data.attributes().find(location, &object.etag, object.size_bytes, object.modified?);
+        let attr = self.attr_of(&found.await?, entry.attr.kind);
+        self.tree.note_remembered(entry.ino, attr)
     }
 
     /// Whether an entry's attributes are all known as far as its directory asks for it.
@@ -87,7 +124,7 @@ impl Fs {
         if self.tree.posix(parent) != Some(true) {
             return true;
         }
-        self.tree.read(entry.ino, |inode| inode.local || inode.attributes_known()).unwrap_or(true)
+        self.tree.read(entry.ino, |inode| inode.local || inode.posix_known()).unwrap_or(true)
     }
 
     /// The entry with its attributes: in a POSIX directory, from one HEAD per version ever.
@@ -98,8 +135,18 @@ impl Fs {
         let Some(location) = self.tree.place(entry.ino).and_then(|place| place.location()) else {
             return Ok(Some(entry));
         };
+        // What was an old version's is told of by another name.
+        let is_present = self.old_version(&location).is_none();
+        if is_present && let Some(entry) = self.remembered_entry(&entry, &location).await {
+            return Ok(Some(entry));
+        }
         match self.head_at(&location).await {
-            Ok(head) => Ok(self.tree.sight(parent, name, self.full_sighting(&head, entry.attr.kind))),
+            Ok(head) => {
+                if is_present {
+                    self.remember_told(&location, &head).await;
+                }
+                Ok(self.tree.sight(parent, name, self.full_sighting(&head, entry.attr.kind)))
+            }
             Err(error) if error.kind == Kind::NotFound && entry.attr.kind == FileKind::Directory => {
                 self.tree.update(entry.ino, |inode| inode.set_attributes_known());
                 Ok(Some(entry))

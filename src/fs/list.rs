@@ -76,7 +76,10 @@ impl Fs {
         entries: bool,
     ) -> Result<Batch> {
         let snapshot = match self.files.handle(id)? {
-            Handle::Directory { snapshot: Some(snapshot) } if !rewound => snapshot,
+            Handle::Directory { snapshot: Some(snapshot) } if !rewound => {
+                self.walks.go_on();
+                snapshot
+            }
             _ => {
                 let snapshot = Arc::new(self.open_snapshot(ino).await?);
                 self.files.set_snapshot(id, snapshot.clone());

@@ -80,13 +80,13 @@ impl Names {
     }
 
     /// Keys of the newest files; if those are too few, also of markers that directories may have.
-    pub(super) fn newest(&self, count: usize) -> Vec<String> {
+    pub(super) fn newest(&self, count: usize) -> Vec<(String, Option<&ListedObject>)> {
         let mut objects: Vec<&ListedObject> = self.files.iter().map(|(_, object)| object).collect();
         objects.sort_by_key(|object| std::cmp::Reverse(object.modified));
         let mut directories: Vec<&String> = self.directories.iter().collect();
         directories.sort();
-        let markers = directories.into_iter().map(|name| format!("{}{name}/", self.prefix));
-        objects.into_iter().map(|object| object.key.clone()).chain(markers).take(count).collect()
+        let markers = directories.into_iter().map(|name| (format!("{}{name}/", self.prefix), None));
+        objects.into_iter().map(|object| (object.key.clone(), Some(object))).chain(markers).take(count).collect()
     }
 
     /// What the tree is told of the directory, at a time.

@@ -2,7 +2,7 @@
 //! Pure.
 //!
 //! So do programs that read directories of one parent in an order of their own (`git` in its objects), which may never
-//! read that parent itself.
+//! read that parent itself; where that is the order of names, it is a walk like any other.
 //!
 //! Looking names up is no walk: a path that is typed leads through directories which nobody reads.
 
@@ -57,6 +57,11 @@ pub(super) struct Reads {
 }
 
 impl Reads {
+    /// The directory that was read last is still being read.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        self.recent.back_mut().into_iter().for_each(|(_, at)| *at = now);
+    }
+
     /// Notes that a directory is read, and where that lies; answers the walk that this is part of, if it is.
     pub(super) fn note(&mut self, read: &Spot, parent: Option<&Spot>, now: Instant) -> Option<Course> {
         if self.recent.back().is_some_and(|(_, at)| now.saturating_duration_since(*at) > PAUSE_MAX) {
@@ -70,13 +75,20 @@ impl Reads {
             parent.holds(spot)
                 && !spot.prefix.as_str()[parent.prefix.as_str().len()..].trim_end_matches('/').contains('/')
         };
-        let siblings = |parent: &Spot| self.recent.iter().filter(|(spot, _)| is_sibling(spot, parent)).count();
-        let among = parent.filter(|parent| siblings(parent) >= SIBLINGS_MIN).cloned();
+        let siblings = |parent: &Spot| -> Vec<&str> {
+            let siblings = self.recent.iter().map(|(spot, _)| spot).filter(|spot| is_sibling(spot, parent));
+            siblings.chain([read]).map(|spot| spot.prefix.as_str()).collect()
+        };
+        let among = parent.map(|parent| (parent, siblings(parent))).filter(|(_, some)| some.len() > SIBLINGS_MIN);
+        let among = among.map(|(parent, siblings)| match siblings.is_sorted() {
+            true => Course::Below(parent.clone()),
+            false => Course::Among(parent.clone()),
+        });
         if self.recent.len() == READS_MAX {
             self.recent.pop_front();
         }
         self.recent.push_back((read.clone(), now));
-        base.map(Course::Below).or(among.map(Course::Among))
+        base.map(Course::Below).or(among)
     }
 }
 
@@ -115,7 +127,10 @@ mod tests {
         let (mut seen, now) = (Reads::default(), Instant::now());
         let parent = spot("p");
         let told = ["p/7", "q/1", "p/3", "p/9/x", "p/1", "p/5"].map(|read| seen.note(&spot(read), Some(&parent), now));
-        assert_eq!(told, [None, None, None, None, None, Some(Course::Among(parent))]);
+        assert_eq!(told, [None, None, None, None, None, Some(Course::Among(parent.clone()))]);
+        let mut seen = Reads::default();
+        let told = ["p/1", "p/2", "p/3", "p/4"].map(|read| seen.note(&spot(read), Some(&parent), now));
+        assert_eq!(told, [None, None, None, Some(Course::Below(parent))], "in the order of names");
     }
 
     #[test]
@@ -124,6 +139,11 @@ mod tests {
         seen.note(&spot(""), None, start);
         seen.note(&spot("a"), None, start);
         assert_eq!(seen.note(&spot("b"), None, start + PAUSE_MAX * 2), None);
+        let mut large = Reads::default();
+        large.note(&spot(""), None, start);
+        large.go_on(start + PAUSE_MAX * 2);
+        large.note(&spot("a"), None, start + PAUSE_MAX * 2);
+        assert!(large.note(&spot("b"), None, start + PAUSE_MAX * 2).is_some(), "a large directory takes long to read");
         for number in 0..100 {
             seen.note(&spot(&number.to_string()), None, start + PAUSE_MAX * 2);
         }

@@ -20,7 +20,7 @@ impl Table {
             let Some(inode) = self.inodes.get_mut(&ino) else { continue };
             inode.checked = None;
             if !inode.local {
-                inode.asked = false;
+                (inode.asked, inode.remembered) = (false, false);
                 inode.set_acl(AclState::Unknown);
                 inode.object.iter_mut().for_each(|object| object.headers = None);
             }

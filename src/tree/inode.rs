@@ -103,6 +103,8 @@ pub struct Inode {
     pub(super) pending: Option<Arc<ObjectHeaders>>,
     /// Whether a HEAD was answered for this version, if only by "not found": a directory need not have a marker.
     pub(super) asked: bool,
+    /// Whether its attributes are those that a former mount learnt of this version; its headers need not be known.
+    pub(super) remembered: bool,
     /// What is known of the ACL of the object behind it, and since when; boxed, since few are asked for.
     pub(super) acl: Option<Box<(AclState, Instant)>>,
     /// The object behind it; `None` for what is not (yet) stored, and for a directory without a known marker.
@@ -136,6 +138,7 @@ impl Inode {
             attr,
             pending: None,
             asked: false,
+            remembered: false,
             acl: None,
             object,
             local: false,
@@ -147,7 +150,7 @@ impl Inode {
     /// Whether nothing is known of it but what a listing tells, and no handle is open.
     pub(super) fn is_as_listed(&self) -> bool {
         let is_used = self.pins > 0 || self.detached || self.unlinked || self.local;
-        let is_known = self.asked || self.times_set || self.pending.is_some() || self.acl.is_some();
+        let is_known = self.asked || self.remembered || self.times_set || self.pending.is_some() || self.acl.is_some();
         !is_used && !is_known && self.directory.is_none() && self.pages.is_none()
     }
 
@@ -164,6 +167,11 @@ impl Inode {
     /// Whether all attributes that the store has are known.
     pub fn attributes_known(&self) -> bool {
         self.asked || self.object.as_ref().is_some_and(|object| object.headers.is_some())
+    }
+
+    /// Whether its POSIX attributes are known, if not all that the store has.
+    pub fn posix_known(&self) -> bool {
+        self.remembered || self.attributes_known()
     }
 
     /// Notes that the store was asked for attributes and has none.

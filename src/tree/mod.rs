@@ -203,20 +203,6 @@ impl Tree {
         }
     }
 
-    /// Takes in what the store said of a directory's marker. No change of the directory.
-    pub fn note_marker(&self, ino: Ino, attr: Attr, object: Object) {
-        if let Some(inode) = self.lock().inodes.get_mut(&ino) {
-            (inode.attr, inode.object, inode.checked) = (attr, Some(object), Some(Instant::now()));
-        }
-    }
-
-    /// A listing has shown that a directory has no marker. No change of the directory.
-    pub fn note_no_marker(&self, ino: Ino) {
-        if let Some(inode) = self.lock().inodes.get_mut(&ino).filter(|inode| inode.object.is_none()) {
-            inode.set_attributes_known();
-        }
-    }
-
     /// Where the inode lies in the store; `None` if no name leads to it any more.
     pub fn place(&self, ino: Ino) -> Option<Place> {
         self.lock().place(ino)

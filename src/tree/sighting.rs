@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::inode::{AclState, Attr, FileKind, Ino, Inode, Object};
 use super::news::News;
 use super::table::Table;
-use super::{Defaults, Entry};
+use super::{Defaults, Entry, Tree};
 
 /// What the store said of one name.
 #[derive(Clone, Debug)]
@@ -93,6 +93,34 @@ pub(super) fn directory_attr(defaults: &Defaults, time: SystemTime) -> Attr {
     }
 }
 
+impl Tree {
+    /// Takes in what the store said of a directory's marker. No change of the directory.
+    pub fn note_marker(&self, ino: Ino, attr: Attr, object: Object) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino) {
+            (inode.attr, inode.object, inode.checked) = (attr, Some(object), Some(Instant::now()));
+        }
+    }
+
+    /// A listing has shown that a directory has no marker. No change of the directory.
+    pub fn note_no_marker(&self, ino: Ino) {
+        if let Some(inode) = self.lock().inodes.get_mut(&ino).filter(|inode| inode.object.is_none()) {
+            inode.set_attributes_known();
+        }
+    }
+
+    /// Takes in the attributes that a former mount learnt of the version that is there. No change of the file.
+    pub fn note_remembered(&self, ino: Ino, attr: Attr) -> Option<Entry> {
+        let mut table = self.lock();
+        let inode = table.inodes.get_mut(&ino)?;
+        // The kernel cannot bear another kind under a number that it knows.
+        if inode.local || inode.lookups > 0 && inode.attr.kind != attr.kind {
+            return None;
+        }
+        (inode.attr, inode.remembered) = (attr, true);
+        table.entry(ino)
+    }
+}
+
 impl Table {
     /// Takes in what the store said of one name.
     pub(super) fn sight(&mut self, parent: Ino, name: &str, sighting: Sighting, now: Instant) -> Option<Entry> {
@@ -176,7 +204,7 @@ fn take_in(inode: &mut Inode, sighting: Sighting, defaults: &Defaults, now: Inst
             _ => {
                 inode.attr = Sighting::Listed(object.clone()).attr(defaults);
                 inode.object = Some(object);
-                inode.asked = false;
+                (inode.asked, inode.remembered) = (false, false);
                 inode.set_acl(AclState::Unknown);
             }
         },
