@@ -273,6 +273,7 @@ fn fs_config(config: &config::Mount, socket: PathBuf) -> fs::Config {
         read_only: config.session.read_only,
         bucket_ops: config.bucket_ops,
         attrs: config.attrs,
+        markers: config.markers,
         versions: config.versions,
         ttl: config.ttl,
         acl: config.acl.clone(),

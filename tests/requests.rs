@@ -220,3 +220,30 @@ fn attributes_are_asked_for_once_per_version() {
         assert_eq!(list(), (changed, 2), "those that another client replaced are asked for");
     });
 }
+
+/// `--markers never` stores no object for a directory, whatever is done to it; the directory is there all the same until
+/// the mount ends, and files in it are stored. A marker that was there stays one.
+#[test]
+fn no_markers_are_stored_where_none_are_wanted() {
+    on(ALL, "no_markers_are_stored_where_none_are_wanted", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!("conn.get_bucket('{bucket}').new_key('theirs/').set_contents_from_string('')"));
+        let keys = || {
+            let script = format!("print(' '.join(key.name for key in conn.get_bucket('{bucket}').list()))");
+            rig.boto(&script).trim().to_owned()
+        };
+        for more in [&["--markers", "never"][..], &["--markers", "never", "--write-back"]] {
+            let flags: Vec<&str> = ["--ttl", "0s"].iter().chain(more).copied().collect();
+            let mut mount = Mount::with(rig, &How { bucket: Some(&bucket), flags: &flags, ..How::default() });
+            mount.sh("mkdir -p a/b c d e && chmod 700 a && touch -d 2001-02-03 c && echo x > a/b/f && echo y > e/f && rm e/f");
+            mount.sh("echo z > theirs/f && rm theirs/f && mv d a/d && chmod 600 a/b/f && sync .");
+            assert_eq!(mount.sh("ls -d a a/b a/d c e theirs").lines().count(), 6, "{flags:?}: all are there");
+            assert_eq!(mount.sh("stat -c %a a; date -r c +%F"), "700\n2001-02-03\n", "{flags:?}");
+            assert_eq!(mount.sh("rmdir c && ls"), "a\ne\ntheirs\n", "{flags:?}");
+            assert!(mount.umount().2, "{flags:?}: all is stored");
+            assert_eq!(keys(), "a/b/f theirs/", "{flags:?}");
+            let mount = Mount::new(rig, Some(&bucket));
+            assert_eq!(mount.sh("ls && ls a && cat a/b/f && rm -r a"), "a\ntheirs\nb\nx\n", "{flags:?}");
+        }
+    });
+}

@@ -126,6 +126,7 @@ impl World {
             read_only: false,
             bucket_ops: true,
             attrs: how.attrs,
+            markers: true,
             versions: true,
             ttl: Ttl::fixed(how.ttl),
             acl: None,

@@ -86,6 +86,9 @@ pub struct Flags {
     /// Where modes, owners and times come from: the listing, a HEAD of each object, or what suits the directory
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = attrs_parser(), help_heading = "Files")]
     pub attrs: Attrs,
+    /// Whether directories get objects of their own where nothing else would tell of them
+    #[arg(long, value_name = "auto|never", default_value = "auto", value_parser = markers_parser(), action = ArgAction::Set, help_heading = "Files")]
+    pub markers: bool,
     /// Whether FILE@VERSIONID and .versions/ show what a bucket with versions kept
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = on_off_parser(), action = ArgAction::Set, help_heading = "Files")]
     pub versions: bool,
@@ -186,6 +189,10 @@ fn integrity_parser() -> impl TypedValueParser<Value = Integrity> {
 
 fn on_off_parser() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["on", "off"]).map(|name| name == "on")
+}
+
+fn markers_parser() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["auto", "never"]).map(|name| name == "auto")
 }
 
 fn attrs_parser() -> impl TypedValueParser<Value = Attrs> {

@@ -73,6 +73,8 @@ pub struct Mount {
     pub bucket_ops: bool,
     /// Where attributes come from.
     pub attrs: Attrs,
+    /// Whether directories get markers.
+    pub markers: bool,
     /// Whether old versions are shown by their names.
     pub versions: bool,
     /// How long names are believed.
@@ -185,6 +187,7 @@ impl Typed {
             dir_mode: flags.dir_mode & !flags.umask,
             bucket_ops: !flags.no_bucket_ops,
             attrs: flags.attrs,
+            markers: flags.markers,
             versions: flags.versions,
             ttl: flags.ttl.map_or(Ttl::ADAPTIVE, Ttl::fixed),
             acl: flags.acl,

@@ -340,7 +340,11 @@ impl Fs {
         let Some((times_set, parent)) = known else { return Ok(()) };
         let plain = self.is_plain(ino) && !times_set;
         let decided = self.config.attrs != Attrs::Auto || self.tree.posix(parent) == Some(true);
-        if plain || decided || self.tree.place(parent).and_then(|place| place.location()).is_none() {
+        if plain
+            || decided
+            || !self.config.markers
+            || self.tree.place(parent).and_then(|place| place.location()).is_none()
+        {
             return Ok(());
         }
         self.known_headers(parent).await?;

@@ -3,13 +3,16 @@
 //! A marker is needed where no other key lies below the directory, or where the directory has attributes that nothing
 //! else tells. It is stored a little later (`owed`), if it is needed then. A journal, which must not forget a directory,
 //! has it at once, and gives it back when a name comes into the directory before it went up.
+//!
+//! A mount that makes none keeps such directories, and what was set on them, while it lives. Markers that are there
+//! already it treats like any other.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Meaning, Result};
 use crate::store::Condition;
 use crate::tree::{AclState, Attr, FileKind, Ino, Inode, Object, ROOT};
 
@@ -56,6 +59,11 @@ impl Fs {
         tells || !self.tree.children(ino).iter().any(|(_, child)| is_there(child.ino))
     }
 
+    /// Whether a directory has a marker or may get one.
+    fn may_have_marker(&self, ino: Ino) -> bool {
+        self.config.markers || self.tree.read(ino, |inode| inode.object.is_some()) == Some(true)
+    }
+
     /// Whether mode and owner are those that the mount gives to what has none.
     pub(super) fn is_plain(&self, ino: Ino) -> bool {
         let defaults = self.config.defaults;
@@ -80,6 +88,11 @@ impl Fs {
                 self.tree.update(ino, |inode| inode.attr = *attr);
             }
         };
+        if !self.may_have_marker(ino) {
+            set();
+            self.tree.update(ino, |inode| inode.local = true);
+            return Ok(());
+        }
         if self.owe(ino, demanded, set) {
             return Ok(());
         }
@@ -93,6 +106,10 @@ impl Fs {
     pub(crate) async fn put_marker(&self, ino: Ino, attr: &Attr) -> Result<()> {
         if self.tree.place(ino).and_then(|place| place.location()).is_none() {
             return Ok(());
+        }
+        if !self.may_have_marker(ino) {
+            let why = format!("{}: mounted with --markers never", self.path(ino));
+            return Err(Error::new(Meaning::Unsupported, why));
         }
         let _held = self.owed.hold_marker(ino).await;
         let old = self.tree.update(ino, |inode| std::mem::replace(&mut inode.attr, *attr));
@@ -147,6 +164,7 @@ impl Fs {
         match self.config.attrs {
             Attrs::List => self.tree.set_posix(ino, false),
             Attrs::Full => self.tree.set_posix(ino, true),
+            Attrs::Auto if !self.config.markers => self.tree.set_posix(ino, false),
             Attrs::Auto if self.has_journal() => {
                 if is_plain {
                     self.spare_marker(ino);
@@ -181,11 +199,16 @@ impl Fs {
         }
     }
 
-    /// A file is in the journal: the directories that it is in may do without markers that are there too.
+    /// A file is stored, or in the journal: the directories that it is in may do without markers.
     pub(super) async fn release_markers(&self, child: Ino) {
-        let Some(journal) = self.journal.as_ref().filter(|journal| journal.accepts()) else { return };
         let above = |ino: &Ino| self.tree.read(*ino, |inode| inode.parent_and_name().0);
         let above = std::iter::successors(above(&child), above).take_while(|ino| *ino != ROOT);
+        if !self.config.markers {
+            for directory in above.clone() {
+                self.tree.update(directory, |inode| inode.local = false);
+            }
+        }
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.accepts()) else { return };
         let mut spare: Vec<Ino> = above.collect();
         spare.retain(|ino| self.spare.lock().contains(ino));
         for directory in spare {

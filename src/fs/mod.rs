@@ -107,6 +107,8 @@ pub struct Config {
     pub acl: Option<String>,
     /// The storage class of what this mount creates.
     pub storage_class: Option<String>,
+    /// Whether directories get markers where they need them.
+    pub markers: bool,
     /// Whether old versions are shown by their names.
     pub versions: bool,
     /// HEAD requests at once when a directory's attributes are read.

@@ -12,6 +12,9 @@ const VISITS_MAX: usize = 1000;
 /// Names of a directory that is looked through by number, at most.
 const BY_NUMBER_MAX: usize = 2000;
 
+/// Names behind one among which the next by number is looked for in larger ones.
+const NEAR: usize = 32;
+
 /// How the names of a directory follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -65,7 +68,10 @@ impl Table {
         let behind = (Bound::Excluded(&*inode.name), Bound::Unbounded);
         match order {
             Order::Name => names.range::<str, _>(behind).next().map(|(_, next)| *next),
-            Order::Number if names.len() > BY_NUMBER_MAX => None,
+            // Numbers follow the names, nearly.
+            Order::Number if names.len() > BY_NUMBER_MAX => {
+                names.range::<str, _>(behind).take(NEAR).map(|(_, next)| *next).filter(|next| *next > ino).min()
+            }
             Order::Number => names.values().filter(|next| **next > ino).min().copied(),
         }
     }

@@ -10,10 +10,14 @@ fn tree() -> Tree {
 }
 
 fn tree_with(ttl: Ttl) -> Tree {
+    tree_of(1000, ttl)
+}
+
+fn tree_of(names_max: usize, ttl: Ttl) -> Tree {
     let defaults =
         Defaults { uid: 7, gid: 8, file_mode: 0o644, dir_mode: 0o755, dir_time: UNIX_EPOCH + Duration::from_secs(9) };
     let bucket = BucketName::new("bucket").expect("plain");
-    Tree::new(Place::Directory { bucket, prefix: Prefix::default() }, defaults, ttl, 1000)
+    Tree::new(Place::Directory { bucket, prefix: Prefix::default() }, defaults, ttl, names_max)
 }
 
 fn object(etag: &str, size_bytes: u64) -> Object {
@@ -193,6 +197,16 @@ fn a_directory_that_does_not_change_is_believed_longer() {
     assert_eq!(believed(&[("a", "1"), ("b", "2")], 1), 3, "one has just been replaced");
     assert_eq!(believed(&[("a", "1"), ("b", "2")], 200), 20);
     assert_eq!(believed(&[("a", "1")], 3600), 3, "one was removed, which no object's time tells");
+}
+
+#[test]
+fn the_next_by_number_are_found_in_large_directories_too() {
+    let tree = tree_of(50_000, Ttl::fixed(Duration::from_secs(60)));
+    let names: Vec<String> = (0..5000).map(|number| format!("img_{number:05}.jpg")).collect();
+    list(&tree, &names.iter().map(|name| (&**name, "1")).collect::<Vec<_>>());
+    let mut by_number: Vec<Ino> = names.iter().map(|name| found(&tree, name).expect("listed")).collect();
+    by_number.sort();
+    assert_eq!(tree.files_after(by_number[100], Order::Number, 64), by_number[101..165]);
 }
 
 #[test]
