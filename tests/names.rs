@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::harness::{How as MountHow, Kind, Mount, Rig, wait_for};
-use crate::stand::{Client, How, World};
+use crate::stand::{Client, DIR_MODE, How, World};
 
 /// The names in a directory, by the keys of the bucket.
 fn names_of(keys: &BTreeSet<String>, directory: &str) -> BTreeSet<String> {
@@ -169,6 +169,44 @@ async fn names_of_a_large_directory_cost_a_few_pages() {
         let expected = [[Some(2), None], [None, None], [Some(1), Some(3)]][number % 3];
         assert_eq!(sizes, expected, "{number}");
     }
+}
+
+/// A path costs a listing for each directory on it, once; what this mount made costs none; and attributes that are too
+/// old cost a listing of their directory, also where each was learnt by a HEAD.
+#[tokio::test]
+async fn names_cost_a_listing_of_each_directory_at_most() {
+    let world = World::new(1000).await;
+    for key in ["a/b/c/d/f", "a/b/c/d/g", "a/b/x", "a/y"] {
+        world.put(key, vec![1]);
+    }
+    let client = world.client(How::default());
+    client.stat("a/b/c/d/f").await.expect("is there");
+    assert!(client.lists() <= 5, "{} LIST", client.lists());
+    let before = client.lists();
+    for path in ["a/b/c/d/f", "a/b/c/d/g", "a/b/x", "a/y"] {
+        client.stat(path).await.expect("is there");
+    }
+    for path in ["a/z", "a/b/z", "a/b/c/d/z", "z"] {
+        assert!(client.stat(path).await.is_err(), "{path}");
+    }
+    client.mkdir("made", DIR_MODE).await.expect("made");
+    assert!(client.stat("made/none").await.is_err());
+    client.write("made/f", b"x").await.expect("written");
+    assert_eq!(client.list("made").await.expect("listed").len(), 1);
+    assert_eq!(client.lists(), before, "all is known");
+
+    let writer = world.client(How::default());
+    writer.mkdir("posix", 0o700).await.expect("made");
+    for number in 0..50 {
+        writer.write(&format!("posix/f{number:02}"), b"x").await.expect("written");
+    }
+    writer.fs.drain().await;
+    let client = world.client(How { ttl: Duration::ZERO, ..How::default() });
+    assert_eq!(client.list("posix").await.expect("listed").len(), 50);
+    let (lists, heads) = (client.lists(), client.heads());
+    assert!(heads >= 50, "each has metadata: {heads} HEAD");
+    assert_eq!(client.list("posix").await.expect("listed").len(), 50);
+    assert_eq!((client.lists() - lists, client.heads() - heads), (2, 0), "the root's names, and the directory's");
 }
 
 /// A directory beside files that sort between its name and its keys is found in any page.

@@ -206,6 +206,11 @@ impl Client {
         self.trace.counts().get("ListObjects").copied().unwrap_or(0)
     }
 
+    /// HEADs of objects that were sent.
+    pub fn heads(&self) -> u64 {
+        self.trace.counts().get("HeadObject").copied().unwrap_or(0)
+    }
+
     /// The inode of a path, name by name.
     pub async fn walk(&self, path: &str) -> Result<Ino> {
         if path.is_empty() { Ok(ROOT) } else { self.stat(path).await.map(|entry| entry.ino) }
