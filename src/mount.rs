@@ -278,6 +278,7 @@ fn fs_config(config: &config::Mount, socket: PathBuf) -> fs::Config {
         ttl: config.ttl,
         acl: config.acl.clone(),
         storage_class: config.storage_class.clone(),
+        encryption: config.encryption.clone(),
         requests_max: config.requests_max.get(),
         whole_file_bytes_max: host::available_memory_bytes() / WHOLE_FILE_SHARE,
         names_max: usize::try_from(config.memory_bytes_max / 2 / NAME_BYTES)

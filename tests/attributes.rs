@@ -104,6 +104,7 @@ fn every_attribute_is_told_and_taken_as_the_table_says() {
             ("content_encoding", NoData, "identity", To("")),
             ("content_language", NoData, "de", To("")),
             ("storage_class", To("=STANDARD"), "STANDARD", To("")),
+            ("encryption", NoData, "ROT13", Invalid),
             ("url", To("/f.css"), "x", NotPermitted),
             ("signed_url", To("Signature="), "x", NotPermitted),
             ("signed_url.60", To("Expires=60"), "x", NotPermitted),
@@ -113,6 +114,7 @@ fn every_attribute_is_told_and_taken_as_the_table_says() {
             ("key", To("=d/"), "x", NotPermitted),
             ("content_type", To("=application/x-directory"), "a/b", Unsupported),
             ("storage_class", To("=STANDARD"), "STANDARD", Unsupported),
+            ("encryption", NoData, "AES256", Unsupported),
             ("url", NoData, "x", NotPermitted),
             ("signed_url", NoData, "x", NotPermitted),
         ];

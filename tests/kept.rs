@@ -1,7 +1,7 @@
 //! Metadata never vanishes: every road that makes a new version, with every attribute that an object can have, and
 //! boto 2 as the witness of what lies in the bucket.
 
-use crate::harness::{ALL, How, Mount, Rig, WITH_ACL, on};
+use crate::harness::{ALL, How, Kind, Mount, Rig, WITH_ACL, on};
 
 /// What the bucket holds of `f` besides its bytes and times: headers, metadata and, where asked, grants and tags.
 fn witness(rig: &Rig, bucket: &str, with_acl: bool) -> String {
@@ -107,6 +107,83 @@ fn every_road_keeps_every_attribute() {
 #[test]
 fn every_road_of_a_journal_keeps_every_attribute() {
     on(WITH_ACL, "every_road_of_a_journal_keeps_every_attribute", |rig| walk_roads(rig, &["--write-back"]));
+}
+
+/// How the store encrypts a file stays over every road, by copies on the server (B2-like) or, where the store copies
+/// nothing encrypted (Ceph), by the bytes passing through here; each other road would leave it as the bucket says.
+#[test]
+fn encryption_is_set_and_kept_on_every_road() {
+    on(&[Kind::Embedded, Kind::B2], "encryption_is_set_and_kept_on_every_road", |rig| {
+        for flags in [&[][..], &["--write-back"]] {
+            let bucket = rig.bucket();
+            let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+            let how = |key: &str| {
+                rig.boto(&format!(
+                    "h = dict(conn.make_request('HEAD', '{bucket}', '{key}').getheaders())\n\
+                     print(h.get('x-amz-server-side-encryption'), h.get('x-amz-server-side-encryption-aws-kms-key-id'))"
+                ))
+            };
+            mount.sh("echo 0123456789 > f && setfattr -n user.colour -v blue f && setfattr -n user.s3.encryption -v AES256 f && sync f");
+            assert_eq!(how("f"), "AES256 None\n");
+            mount.sh("setfattr -n user.s3.encryption -v 'aws:kms key/1' f && setfattr -n user.s3.refresh -v 1 f");
+            assert_eq!(xattr(&mount, "s3.encryption"), "aws:kms key/1");
+            mount.sh("seq 3000000 > large && setfattr -n user.s3.encryption -v aws:kms large && sync large");
+            let roads = [
+                "chmod 604 %",
+                "touch -d 2001-02-03 %",
+                "mv % g && mv g %",
+                "mkdir d && mv % d/% && mv d e && mv e/% % && rmdir e",
+                "setfattr -n user.s3.content_type -v text/other %",
+                "echo more >> %",
+                "printf ab | dd of=% bs=1 seek=1 conv=notrunc status=none",
+                "cp % copy && rm copy",
+                "truncate -s 9000000 %",
+            ];
+            for (road, (file, wanted)) in roads
+                .iter()
+                .flat_map(|road| [("f", "aws:kms key/1\n"), ("large", "aws:kms None\n")].map(|of| (road, of)))
+            {
+                let road = road.replace('%', file);
+                let content = mount.sh(&format!("{road} && sync . && md5sum < {file}"));
+                mount.sh("setfattr -n user.s3.refresh -v 1 .");
+                assert_eq!(how(file), wanted, "after {road}");
+                let stored = rig.boto(&format!(
+                    "import hashlib\nk = conn.get_bucket('{bucket}').get_key('{file}')\n\
+                     print(hashlib.md5(k.get_contents_as_string()).hexdigest() + '  -')"
+                ));
+                assert_eq!(stored, content, "after {road}");
+            }
+            assert_eq!(xattr(&mount, "colour"), "blue");
+            mount.sh("setfattr -x user.s3.encryption f && sync f && setfattr -n user.s3.refresh -v 1 f");
+            assert_eq!(how("f"), "None None\n");
+            assert!(mount.try_sh("setfattr -n user.s3.encryption -v ROT13 f").1.contains("Invalid argument"));
+        }
+    });
+}
+
+/// What a mount with `--sse` writes is encrypted so, markers and links too; what has an encryption of its own keeps it.
+#[test]
+fn a_mount_may_ask_for_encryption() {
+    on(&[Kind::Embedded, Kind::B2], "a_mount_may_ask_for_encryption", |rig| {
+        let bucket = rig.bucket();
+        rig.boto(&format!(
+            "b = conn.get_bucket('{bucket}')\nb.new_key('old').set_contents_from_string('old')\n\
+             b.new_key('own').set_contents_from_string('own', headers={{'x-amz-server-side-encryption': 'AES256'}})"
+        ));
+        let flags = &["--sse", "aws:kms", "--sse-kms-key-id", "key/1"];
+        let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });
+        mount.sh("mkdir d && ln -s old d/l && head -c 20M /dev/zero > d/large && echo x >> old && chmod 600 own && mv old d/old && chmod 700 d && sync own d");
+        let told = rig.boto(&format!(
+            "for k in conn.get_bucket('{bucket}').list():\n  \
+             h = dict(conn.make_request('HEAD', '{bucket}', k.name).getheaders())\n  \
+             print(k.name, h['x-amz-server-side-encryption'], h.get('x-amz-server-side-encryption-aws-kms-key-id'))"
+        ));
+        assert_eq!(
+            told,
+            "d/ aws:kms key/1\nd/l aws:kms key/1\nd/large aws:kms key/1\nd/old aws:kms key/1\nown AES256 None\n"
+        );
+        assert_eq!(mount.sh("getfattr --only-values -n user.s3.encryption d/l own"), "aws:kms key/1AES256");
+    });
 }
 
 fn walk_roads(rig: &Rig, flags: &[&str]) {

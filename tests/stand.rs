@@ -130,6 +130,7 @@ impl World {
             versions: true,
             ttl: Ttl::fixed(how.ttl),
             acl: None,
+            encryption: None,
             storage_class: None,
             requests_max: 4,
             names_max: how.names_max,

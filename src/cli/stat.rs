@@ -19,13 +19,14 @@ use super::{args, attributes, text};
 use crate::error::Meaning;
 
 /// The virtual attributes that answer by name; they are in no listing of attributes.
-const VIRTUAL: [&str; 19] = [
+const VIRTUAL: [&str; 20] = [
     "bucket",
     "key",
     "etag",
     "version_id",
     "upload",
     "storage_class",
+    "encryption",
     "content_type",
     "cache_control",
     "content_disposition",

@@ -25,10 +25,11 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::data::{Limits, disk, state::ALL_BUCKETS};
 use crate::format::acl::CANNED_NAMES;
+use crate::format::encryption;
 use crate::format::key::{BucketName, Prefix};
 use crate::fs::Attrs;
 use crate::fuse::{host, session};
-use crate::store::s3::{self, Encryption};
+use crate::store::s3;
 use crate::tree::{Place, Ttl};
 
 pub use environment::{
@@ -83,6 +84,8 @@ pub struct Mount {
     pub acl: Option<String>,
     /// Storage class of what is created.
     pub storage_class: Option<String>,
+    /// How the store encrypts what is written, where it is not known otherwise.
+    pub encryption: Option<String>,
     /// Memory in bytes.
     pub memory_bytes_max: u64,
     /// Names remembered, where the memory has room for them.
@@ -161,10 +164,10 @@ impl Typed {
         let mountpoint = place(&mountpoint)?;
         let cache = cache(&flags, &mountpoint)?;
         let journal = journal(&flags)?;
+        let encryption = encryption(&flags)?;
         let bucket = target.as_deref().map(|target| target.split('/').next().unwrap_or(target).to_owned());
         let (requests_max, timeout) = (flags.connection.max_requests, flags.connection.timeout);
         let (store, credentials) = connection(flags.connection.clone(), bucket, environment)?;
-        let store = s3::Config { encryption: encryption(&flags)?, ..store };
         Ok(Mount {
             root,
             mountpoint,
@@ -191,6 +194,7 @@ impl Typed {
             versions: flags.versions,
             ttl: flags.ttl.map_or(Ttl::ADAPTIVE, Ttl::fixed),
             acl: flags.acl,
+            encryption,
             storage_class: flags.storage_class,
             memory_bytes_max: flags.memory,
             names_max: flags.max_names.get(),
@@ -204,11 +208,18 @@ impl Typed {
 }
 
 /// What is asked of the store for what this mount writes.
-fn encryption(flags: &Flags) -> Result<Option<Encryption>, String> {
-    match (flags.sse.as_deref(), flags.sse_kms_key_id.clone()) {
-        (None, None) => Ok(None),
-        (Some("AES256"), None) => Ok(Some(Encryption::Store)),
-        (Some("aws:kms"), key_id) => Ok(Some(Encryption::Kms(key_id))),
+fn encryption(flags: &Flags) -> Result<Option<String>, String> {
+    match (flags.sse.clone(), flags.sse_kms_key_id.clone()) {
+        (method, None) => Ok(method),
+        (Some(method), key_id) if method == "aws:kms" => {
+            let text = encryption::join(Some(method), key_id);
+            let is_valid = text.as_deref().is_some_and(encryption::is_valid);
+            if is_valid {
+                Ok(text)
+            } else {
+                Err("--sse-kms-key-id is no id of a key. Give it as the store spells it".to_owned())
+            }
+        }
         _ => Err("--sse-kms-key-id names a key for --sse aws:kms. Give both".to_owned()),
     }
 }
@@ -232,7 +243,6 @@ pub fn connection(
         anonymous: typed.anonymous,
         ca_file: ca_file.as_deref().map(place).transpose()?,
         integrity: typed.integrity,
-        encryption: None,
         stall_timeout: typed.timeout,
         clock: Clock::system(),
     };

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Meaning, Result};
-use crate::store::{CopySource, Location};
+use crate::format::encryption::makes_up_tags;
+use crate::store::{CopySource, Location, ObjectHead};
 
 use super::extents::{Extent, Extents, Source};
 use super::file::{File, PRESERVE_BYTES};
@@ -89,10 +90,12 @@ fn borrowed<'a>(extents: &'a Extents, base: Option<&'a Arc<Stored>>) -> impl Ite
 }
 
 impl Data {
-    /// The source of a copy of a whole version, looked at before: some stores ignore the condition on it.
-    pub(super) async fn copy_source(&self, version: &Version) -> Result<CopySource> {
-        self.check_present(version).await?;
-        Ok(CopySource { location: version.location.clone(), if_match: Some(version.etag.clone()) })
+    /// The source of a copy of a whole version, looked at before: some stores ignore the condition on it. Also answers
+    /// whether its tag is made of its bytes.
+    pub(super) async fn copy_source(&self, version: &Version) -> Result<(CopySource, bool)> {
+        let head = self.check_present(version).await?;
+        let source = CopySource { location: version.location.clone(), if_match: Some(version.etag.clone()) };
+        Ok((source, !makes_up_tags(head.headers.encryption.as_deref())))
     }
 
     /// After parts were copied and before they become an object: every other object that they came from is still the
@@ -109,10 +112,10 @@ impl Data {
         Ok(())
     }
 
-    async fn check_present(&self, version: &Version) -> Result<()> {
+    async fn check_present(&self, version: &Version) -> Result<ObjectHead> {
         let head = self.inner.store.head(&version.location, None).await.map_err(version_error)?;
         match head.etag == version.etag {
-            true => Ok(()),
+            true => Ok(head),
             false => Err(Error::new(Meaning::Stale, format!("{}: replaced by another client", version.location))),
         }
     }

@@ -13,6 +13,9 @@ use super::{Limits, Stored};
 /// The longest range that is copied in one part: several parts are copied at once.
 const COPY_PART_BYTES: u64 = 512 << 20;
 
+/// No range is long enough to be copied.
+const NO_COPIES: u64 = u64::MAX;
+
 /// How a file is stored.
 #[derive(Clone, Debug)]
 pub enum Plan {
@@ -22,6 +25,17 @@ pub enum Plan {
     Copy(Arc<Stored>),
     /// A multipart upload.
     Multipart(Vec<Piece>),
+}
+
+impl Plan {
+    /// Whether the server copies any of it.
+    pub fn has_copies(&self) -> bool {
+        match self {
+            Plan::Put => false,
+            Plan::Copy(_) => true,
+            Plan::Multipart(pieces) => pieces.iter().any(|piece| piece.copied_from.is_some()),
+        }
+    }
 }
 
 /// One part of a multipart upload.
@@ -42,24 +56,35 @@ impl Piece {
 
 /// Plans how to store these extents.
 pub fn plan(extents: &Extents, limits: &Limits) -> Plan {
-    let size_bytes = extents.size_bytes();
     if let Some(stored) = extents.as_whole()
-        && size_bytes <= limits.copy_bytes_max
+        && extents.size_bytes() <= limits.copy_bytes_max
     {
         return Plan::Copy(stored.clone());
     }
-    if size_bytes <= limits.part_bytes && extents.as_whole().is_none() {
+    if extents.size_bytes() <= limits.part_bytes && extents.as_whole().is_none() {
         return Plan::Put;
     }
+    in_parts(extents, limits, limits.part_bytes_min)
+}
+
+/// The same where the server copies nothing: all bytes go through here.
+pub fn plan_without_copies(extents: &Extents, limits: &Limits) -> Plan {
+    match extents.size_bytes() <= limits.part_bytes {
+        true => Plan::Put,
+        false => in_parts(extents, limits, NO_COPIES),
+    }
+}
+
+fn in_parts(extents: &Extents, limits: &Limits, mut copy_bytes_min: u64) -> Plan {
+    let size_bytes = extents.size_bytes();
     let mut part_bytes = limits.part_bytes.max(size_bytes.div_ceil(u64::from(limits.parts_max)));
-    let mut copy_bytes_min = limits.part_bytes_min;
     loop {
         let pieces = pieces(extents, limits, part_bytes, copy_bytes_min);
         if pieces.len() <= limits.parts_max as usize {
             return Plan::Multipart(pieces);
         }
         part_bytes *= 2;
-        copy_bytes_min *= 2;
+        copy_bytes_min = copy_bytes_min.saturating_mul(2);
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{Error, Meaning, Result};
+use crate::format::encryption::makes_up_tags;
 use crate::store::operation::COPY_OBJECT;
 use crate::store::{
     Condition, CopyHeaders, CopySource, ETag, GetOptions, Kind, Location, ObjectHeaders, Part, Written,
@@ -18,7 +19,7 @@ use crate::store::{
 use super::attempt::{Attempt, SENDS_MAX};
 use super::budget::Claim;
 use super::extents::{Extents, Source};
-use super::plan::{Piece, Plan, plan};
+use super::plan::{Piece, Plan, plan, plan_without_copies};
 use super::stage::{Staged, off_worker};
 use super::{Data, Stored, Version, version_error};
 
@@ -62,10 +63,41 @@ impl Data {
         headers: &ObjectHeaders,
         condition: &Condition,
     ) -> Result<Committed> {
+        let planned = plan(&snapshot.extents, &self.inner.limits);
+        let has_copies = planned.has_copies();
+        match self.carry_out(planned, snapshot, to, headers, condition).await {
+            Err(error) if has_copies && error.store_kind() == Some(Kind::Unsupported) => {
+                log::info!("{to}: the store copies none of it, so its bytes pass through here: {error}");
+                self.store_without_copies(snapshot, to, headers, condition).await
+            }
+            done => done,
+        }
+    }
+
+    /// Some stores (RGW 16.2) copy nothing that they have encrypted, or are to encrypt.
+    async fn store_without_copies(
+        &self,
+        snapshot: &Snapshot,
+        to: &Location,
+        headers: &ObjectHeaders,
+        condition: &Condition,
+    ) -> Result<Committed> {
+        let planned = plan_without_copies(&snapshot.extents, &self.inner.limits);
+        self.carry_out(planned, snapshot, to, headers, condition).await
+    }
+
+    async fn carry_out(
+        &self,
+        planned: Plan,
+        snapshot: &Snapshot,
+        to: &Location,
+        headers: &ObjectHeaders,
+        condition: &Condition,
+    ) -> Result<Committed> {
         let size_bytes = snapshot.extents.size_bytes();
         let attempt = Attempt::new(snapshot, to, headers);
         let mut whole = None;
-        let written = match plan(&snapshot.extents, &self.inner.limits) {
+        let written = match planned {
             Plan::Put => {
                 let _claim = self.memory_for(snapshot, &(0..size_bytes)).await;
                 let bytes = self.assemble(snapshot, 0..size_bytes).await?;
@@ -73,15 +105,17 @@ impl Data {
                 self.put(&attempt, &bytes, condition).await?
             }
             Plan::Copy(stored) => {
-                let from = self.copy_source(&stored.version).await?;
+                let (from, source_tags) = self.copy_source(&stored.version).await?;
                 // No store takes a condition on what a copy replaces; the source has just been looked at.
                 if stored.version.location != *to {
                     self.check(condition, to, COPY_OBJECT).await?;
                 }
+                let is_md5 = source_tags && !makes_up_tags(headers.encryption.as_deref());
                 let headers = CopyHeaders::Replace(headers.clone());
                 let copy = || async { Ok(self.inner.store.copy(&from, to, &headers).await?) };
                 let copied = self.surely(&attempt, SENDS_MAX, copy).await;
-                same_content(&stored.version, copied.map_err(|error| snapshot.source_error(&stored, error))?)?
+                let copied = copied.map_err(|error| snapshot.source_error(&stored, error))?;
+                if is_md5 { same_content(&stored.version, copied)? } else { copied }
             }
             Plan::Multipart(pieces) => self.multipart(snapshot, &pieces, &attempt, condition).await?,
         };
@@ -107,9 +141,15 @@ impl Data {
             size_bytes: source.size_bytes,
             version_id: None,
         };
+        let mut copies = true;
         if source.size_bytes <= self.inner.limits.copy_bytes_max {
             let from = self.checked_source(source, to).await?;
-            return same_content(source, self.inner.store.copy(&from, to, headers).await?).map(version);
+            match self.inner.store.copy(&from, to, headers).await {
+                Ok(written) if headers.has_made_up_tags() => return Ok(version(written)),
+                Ok(written) => return same_content(source, written).map(version),
+                Err(error) if error.kind == Kind::Unsupported => copies = false,
+                Err(error) => return Err(error.into()),
+            }
         }
         let headers = match headers {
             CopyHeaders::Replace(headers) => headers.clone(),
@@ -120,7 +160,11 @@ impl Data {
         };
         let extents = Extents::whole(Arc::new(Stored::new(source.clone())));
         let snapshot = Snapshot { extents, stage: None, base: None, stored_bytes: Arc::default() };
-        self.store_snapshot(&snapshot, to, &headers, &Condition::None).await.map(|committed| committed.version)
+        let stored = match copies {
+            true => self.store_snapshot(&snapshot, to, &headers, &Condition::None).await,
+            false => self.store_without_copies(&snapshot, to, &headers, &Condition::None).await,
+        };
+        stored.map(|committed| committed.version)
     }
 
     async fn multipart(

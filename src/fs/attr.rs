@@ -294,6 +294,7 @@ impl Fs {
             headers.content_type = Some("application/x-directory".to_owned());
         }
         to_posix(&attr).write(&mut headers.metadata);
+        headers.encryption = headers.encryption.or_else(|| self.config.encryption.clone());
         headers.acl = acl;
         if let Some(location) = self.stored_location(ino) {
             headers.tags = self.told_tags(headers.tags, &location).await?;
@@ -309,6 +310,7 @@ impl Fs {
         ObjectHeaders {
             content_type: content_type.map(str::to_owned),
             storage_class: self.config.storage_class.clone(),
+            encryption: self.config.encryption.clone(),
             ..ObjectHeaders::default()
         }
     }

@@ -109,6 +109,8 @@ pub struct Config {
     pub storage_class: Option<String>,
     /// Whether directories get markers where they need them.
     pub markers: bool,
+    /// How the store encrypts what is written, where nothing else is known; `None` is as the bucket says.
+    pub encryption: Option<String>,
     /// Whether old versions are shown by their names.
     pub versions: bool,
     /// HEAD requests at once when a directory's attributes are read.

@@ -143,8 +143,11 @@ impl Fs {
     /// Copies a stored file to its new key and deletes the old one.
     async fn move_object(&self, file: &OpenFile, version: &Version, to: &Location) -> Result<()> {
         let source = file.ino;
-        let object = self.tree.read(source, |inode| inode.object.clone()).flatten();
-        let (class, known) = object.map_or((None, None), |object| (object.storage_class, object.headers));
+        // A copy has the encryption that its request names, so that of the file must be known.
+        let known = self.known_headers(source).await?;
+        let is_encrypted = self.is_encrypted(known.as_deref());
+        let class =
+            self.tree.read(source, |inode| inode.object.as_ref().and_then(|object| object.storage_class.clone()));
         // What went up while it was written has the time at which the store got it, which a copy would not have.
         let is_undated = known.is_some_and(|known| is_undated(&known.metadata));
         let in_parts = self.data.is_copied_in_parts(version.size_bytes);
@@ -152,9 +155,9 @@ impl Fs {
             // One that is gone is told before its parts are asked for.
             self.store.head(&version.location, None).await?;
         }
-        let headers = match is_undated || in_parts || self.owes_attributes(source) {
+        let headers = match is_undated || in_parts || is_encrypted || self.owes_attributes(source) {
             true => CopyHeaders::Replace(self.headers_to_store(source).await?),
-            false => CopyHeaders::Keep { acl: self.riding_acl(source).await?, storage_class: class },
+            false => CopyHeaders::Keep { acl: self.riding_acl(source).await?, storage_class: class.flatten() },
         };
         self.keep_copies(Some(source), |at| at == to || *at == version.location).await?;
         let noted = self.note_finish(to, self.known_acl(source), headers.replaced_tags()).await?;
@@ -284,8 +287,9 @@ impl Fs {
 
     async fn copy_all(&self, moves: Vec<(ListedObject, Location, Location, String)>) -> Result<Vec<Moved>> {
         let copies = stream::iter(moves).map(|(object, from, to, below)| async move {
-            let (acl, known) = self.acl_of_object(&from).await?;
-            let headers = match self.dated_headers(&object, &from).await? {
+            let (told, headers) = tokio::join!(self.acl_of_object(&from), self.copied_headers(&object, &from));
+            let (acl, known) = told?;
+            let headers = match headers? {
                 Some(headers) => {
                     let tags = self.told_tags(headers.tags, &from).await?;
                     CopyHeaders::Replace(ObjectHeaders { acl, tags, ..headers })
@@ -317,21 +321,24 @@ impl Fs {
         Err(failure.unwrap_or_else(|| Error::new(Meaning::Io, "copying a directory failed")))
     }
 
-    /// The headers of an object of ours whose time is that of its storing, with that time: the copy is stored later. Those of
-    /// one that is copied in parts, too, where the store keeps none by itself.
-    async fn dated_headers(&self, object: &ListedObject, location: &Location) -> Result<Option<ObjectHeaders>> {
-        let in_parts = self.data.is_copied_in_parts(object.size_bytes);
-        if !in_parts && !self.data.may_be_undated(object.size_bytes) {
-            return Ok(None);
-        }
+    /// The headers with which an object is copied where it does not keep its own: those of one that is copied in parts or
+    /// encrypted, and of one of ours whose time is that of its storing, with that time: the copy is stored later.
+    async fn copied_headers(&self, object: &ListedObject, location: &Location) -> Result<Option<ObjectHeaders>> {
         let mut head = self.store.head(location, None).await?;
+        let is_told = self.data.is_copied_in_parts(object.size_bytes) || self.is_encrypted(Some(&head.headers));
+        head.headers.encryption = head.headers.encryption.or_else(|| self.config.encryption.clone());
         let metadata = &mut head.headers.metadata;
         if is_undated(metadata) {
             Posix { mtime: Some(head.modified), ..Posix::read(metadata) }.write(metadata);
-        } else if !in_parts {
+        } else if !is_told {
             return Ok(None);
         }
         Ok(Some(head.headers))
+    }
+
+    /// Whether what is stored with these headers is to be encrypted otherwise than as the bucket says.
+    fn is_encrypted(&self, known: Option<&ObjectHeaders>) -> bool {
+        self.config.encryption.is_some() || known.is_some_and(|known| known.encryption.is_some())
     }
 
     async fn delete_all(&self, bucket: &BucketName, keys: Vec<Key>) -> Result<()> {

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::data::UploadState;
 use crate::error::{Error, Meaning, Result};
+use crate::format::encryption;
 use crate::format::header::{METADATA_BYTES_MAX, metadata_bytes};
 use crate::format::xattr;
 use crate::store::{Kind, ObjectHeaders};
@@ -63,12 +64,16 @@ fn settable_header<'a>(headers: &'a mut ObjectHeaders, name: &str) -> Option<&'a
         "content_encoding" => Some(&mut headers.content_encoding),
         "content_language" => Some(&mut headers.content_language),
         "storage_class" => Some(&mut headers.storage_class),
+        "encryption" => Some(&mut headers.encryption),
         _ => None,
     }
 }
 
 /// Whether a request can carry this value. Blanks around it would be lost on the way.
 fn is_header_value(name: &str, value: &str) -> bool {
+    if name == "encryption" {
+        return encryption::is_valid(value);
+    }
     let allowed = |byte: u8| match name {
         "storage_class" => byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-',
         _ => matches!(byte, b' '..=b'~'),
@@ -145,6 +150,7 @@ impl Fs {
         if let Some(value) = value.filter(|value| !is_header_value(name, value)) {
             let valid = match name {
                 "storage_class" => "a name in capitals that the store knows, such as STANDARD",
+                "encryption" => encryption::VALID,
                 _ => "1 to 2048 characters of ASCII without line breaks",
             };
             let why = format!("{value:?} cannot be user.s3.{name}; valid is {valid}");
@@ -283,6 +289,7 @@ impl Fs {
                 Some(class) => Ok(class.clone()),
                 None => of_object(|object| object.storage_class.clone().or_else(|| Some("STANDARD".to_owned()))),
             },
+            "encryption" => headers.encryption.clone().ok_or_else(none),
             "content_type" => headers.content_type.clone().ok_or_else(none),
             "cache_control" => headers.cache_control.clone().ok_or_else(none),
             "content_disposition" => headers.content_disposition.clone().ok_or_else(none),

@@ -9,6 +9,8 @@ use s3s::{S3Result, s3_error};
 /// The content headers that an object keeps.
 const CONTENT_HEADERS: [&str; 6] =
     ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires"];
+/// How it is said to be encrypted: told again, and not done.
+const ENCRYPTION_PREFIX: &str = "x-amz-server-side-encryption";
 const METADATA_PREFIX: &str = "x-amz-meta-";
 /// User metadata of one object at most: names and values together; S3's limit in bytes.
 const METADATA_BYTES_MAX: usize = 2048;
@@ -18,6 +20,11 @@ const TAGS_MAX: usize = 10;
 const TAG_KEY_MAX: usize = 128;
 const TAG_VALUE_MAX: usize = 256;
 
+/// Whether this header says how an object is encrypted.
+pub fn is_encryption(name: &str) -> bool {
+    name.starts_with(ENCRYPTION_PREFIX)
+}
+
 /// Takes what an object keeps out of the headers of a request.
 pub fn headers_from_request(headers: &HeaderMap) -> S3Result<BTreeMap<String, String>> {
     let mut kept = BTreeMap::new();
@@ -25,7 +32,8 @@ pub fn headers_from_request(headers: &HeaderMap) -> S3Result<BTreeMap<String, St
     for (name, value) in headers {
         let name = name.as_str();
         let metadata = name.strip_prefix(METADATA_PREFIX);
-        if metadata.is_none_or(str::is_empty) && !CONTENT_HEADERS.contains(&name) {
+        let is_told_again = CONTENT_HEADERS.contains(&name) || is_encryption(name);
+        if metadata.is_none_or(str::is_empty) && !is_told_again {
             continue;
         }
         let mut value = std::str::from_utf8(value.as_bytes())
@@ -105,13 +113,14 @@ mod tests {
             ("content-encoding", "aws-chunked,gzip"),
             ("x-amz-meta-mode", "33188"),
             ("x-amz-acl", "private"),
+            ("x-amz-server-side-encryption", "AES256"),
             ("host", "h"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let kept = headers_from_request(&headers).unwrap();
         let names: Vec<_> = kept.keys().map(String::as_str).collect();
-        assert_eq!(names, ["content-encoding", "content-type", "x-amz-meta-mode"]);
+        assert_eq!(names, ["content-encoding", "content-type", "x-amz-meta-mode", "x-amz-server-side-encryption"]);
         assert_eq!(kept["content-encoding"], "gzip");
         headers.insert("x-amz-meta-big", HeaderValue::from_str(&"x".repeat(METADATA_BYTES_MAX)).unwrap());
         assert!(headers_from_request(&headers).is_err());

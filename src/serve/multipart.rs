@@ -112,6 +112,7 @@ impl Service {
         };
         loop {
             let (from, source) = self.copy_source(&input.copy_source, self.caller(&request), &conditions)?;
+            self.check_copied(&source.record.attributes, &upload.record.attributes)?;
             let size_bytes = source.record.size_bytes;
             let range = match &input.copy_source_range {
                 Some(spelled) => copy_range(spelled, size_bytes)?,

@@ -7,7 +7,7 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::acl::{Permission as May, owner_to_xml};
-use super::attributes::{check_tags, headers_from_request, headers_to_answer, tags_from_header};
+use super::attributes::{check_tags, headers_from_request, headers_to_answer, is_encryption, tags_from_header};
 use super::blob::{Body, link_pieces};
 use super::conditions::{Conditions, etag_of, time_of};
 use super::disk::{Bucket as Place, Object as Stored};
@@ -221,12 +221,16 @@ impl Service {
             if source.record.size_bytes > self.copy_bytes_max {
                 return Err(s3_error!(InvalidRequest, "The source is larger than a single copy may be."));
             }
+            self.check_copied(&source.record.attributes, &asked)?;
             if !replace && from.name == bucket.name && source.record.key == input.key {
                 return Err(s3_error!(InvalidRequest, "A copy onto itself must replace the metadata."));
             }
             let mut attributes = asked.clone();
             if !replace {
-                attributes.headers = source.record.attributes.headers.clone();
+                // A copy is encrypted as its own request says.
+                attributes.headers.retain(|name, _| is_encryption(name));
+                let kept = source.record.attributes.headers.iter().filter(|(name, _)| !is_encryption(name));
+                attributes.headers.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
             }
             if !replace_tags && (self.profile.copies_keep_tags() || !replace) {
                 attributes.tags = source.record.attributes.tags.clone();
@@ -257,6 +261,15 @@ impl Service {
                 let copy_object_result = Some(CopyObjectResult { e_tag, last_modified, ..Default::default() });
                 return Ok(S3Response::new(CopyObjectOutput { copy_object_result, ..Default::default() }));
             }
+        }
+    }
+
+    /// Refuses a copy that is encrypted at either end, where the store makes none.
+    pub(super) fn check_copied(&self, source: &Attributes, target: &Attributes) -> S3Result<()> {
+        let is_encrypted = |of: &Attributes| of.headers.keys().any(|name| is_encryption(name));
+        match self.profile.copies_encrypted() || !is_encrypted(source) && !is_encrypted(target) {
+            true => Ok(()),
+            false => Err(s3_error!(NotImplemented, "What is encrypted is not copied here.")),
         }
     }
 

@@ -26,6 +26,11 @@ impl Profile {
         self != Profile::Rgw
     }
 
+    /// Whether the server copies what is encrypted, or is to be: Ceph (16.2) does not.
+    pub fn copies_encrypted(self) -> bool {
+        self != Profile::Rgw
+    }
+
     /// Whether a HEAD of a bucket tells how full it is.
     pub fn tells_usage(self) -> bool {
         self == Profile::Rgw

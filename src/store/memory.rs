@@ -201,7 +201,8 @@ impl Store for MemoryStore {
                 return Err(request.refuse(Kind::BadRequest, "InvalidRequest: a copy to itself that changes nothing"));
             }
             CopyHeaders::Keep { acl, storage_class } => {
-                ObjectHeaders { acl: acl.clone(), storage_class: storage_class.clone(), ..object.headers }
+                let (acl, storage_class) = (acl.clone(), storage_class.clone());
+                ObjectHeaders { acl, storage_class, encryption: None, ..object.headers }
             }
         };
         let copy = Object::new(object.bytes, None, &headers, self.now(), &request)?;

@@ -36,6 +36,8 @@ use futures_util::Stream;
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+use crate::format::encryption::makes_up_tags;
+
 pub use crate::format::acl::{Acl, AclHeaders};
 pub use crate::format::key::{BucketName, Key};
 pub use crate::format::tags::{Tag, Tags};
@@ -142,6 +144,8 @@ pub struct ObjectHeaders {
     pub expires: Option<String>,
     /// `x-amz-storage-class`; `None` is the store's default.
     pub storage_class: Option<String>,
+    /// How the store encrypts it, as [`crate::format::encryption`] spells it; `None` is as the bucket says.
+    pub encryption: Option<String>,
     /// `x-amz-meta-*`.
     pub metadata: BTreeMap<String, String>,
     /// The tags; an answer tells only whether there are any.
@@ -274,6 +278,7 @@ pub struct CopySource {
 
 /// What headers the copy of an object gets. The ACL is never kept by the store: it rides along here.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one lives as long as its request, and there is no heap of them")]
 pub enum CopyHeaders {
     /// The source's content headers and metadata (`x-amz-metadata-directive: COPY`).
     Keep {
@@ -287,6 +292,14 @@ pub enum CopyHeaders {
 }
 
 impl CopyHeaders {
+    /// Whether the store makes up the copy's tag. What is encrypted so is copied with its headers.
+    pub fn has_made_up_tags(&self) -> bool {
+        match self {
+            CopyHeaders::Keep { .. } => false,
+            CopyHeaders::Replace(headers) => makes_up_tags(headers.encryption.as_deref()),
+        }
+    }
+
     /// The tags that replace the source's, if any do.
     pub fn replaced_tags(&self) -> &Tags {
         match self {

@@ -40,6 +40,7 @@ fn headers() -> ObjectHeaders {
         content_encoding: Some("x-check".to_owned()),
         content_language: Some("de".to_owned()),
         expires: Some("Thu, 01 Dec 2033 16:00:00 GMT".to_owned()),
+        encryption: None,
         storage_class: None,
         metadata: BTreeMap::from([
             ("mode".to_owned(), "33188".to_owned()),

@@ -28,7 +28,6 @@ fn signing(endpoint: &str, signature: Signature) -> S3Store {
         anonymous: false,
         ca_file: None,
         integrity: Integrity::Auto,
-        encryption: None,
         stall_timeout: STALL_TIMEOUT_DEFAULT,
         clock: Clock::system(),
     };

@@ -9,7 +9,8 @@ use reqwest::header::HeaderMap;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use super::request::Request;
+use super::request::{ENCRYPTION, ENCRYPTION_KEY, Request};
+use crate::format::encryption;
 use crate::format::xml::{self, ErrorDocument};
 use crate::store::{ETag, Error, Kind, ObjectHead, ObjectHeaders, Result, Tags};
 
@@ -149,6 +150,7 @@ pub(super) fn object_head(request: &Request, headers: &HeaderMap, size_bytes: u6
             content_language: text(headers, "content-language"),
             expires: text(headers, "expires"),
             storage_class: text(headers, "x-amz-storage-class"),
+            encryption: encryption::join(text(headers, ENCRYPTION), text(headers, ENCRYPTION_KEY)),
             metadata,
             tags: match text(headers, "x-amz-tagging-count").and_then(|count| count.parse().ok()) {
                 None | Some(0) => Tags::None,

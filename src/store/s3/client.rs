@@ -14,7 +14,7 @@ use super::body::{self, Progress};
 use super::credentials::{CredentialSource, Keyring};
 use super::request::Request;
 use super::sign::UNSIGNED_PAYLOAD;
-use super::{Addressing, Config, Encryption, Integrity, Signature, sign_v2};
+use super::{Addressing, Config, Integrity, Signature, sign_v2};
 use crate::format::url::{Endpoint, attachment, encode_path, encode_query, is_loopback};
 use crate::format::xml;
 use crate::store::profile::Profile;
@@ -99,19 +99,6 @@ impl Client {
             return Err(answer::refusal(&request, status, &headers, &document));
         }
         Ok((headers, document))
-    }
-
-    /// A request that makes a version, with the encryption that was asked for.
-    pub(super) fn encrypted(&self, request: Request) -> Result<Request> {
-        let named = |request: Request, name| request.header("x-amz-server-side-encryption", name);
-        match &self.config.encryption {
-            None => Ok(request),
-            Some(Encryption::Store) => named(request, "AES256"),
-            Some(Encryption::Kms(None)) => named(request, "aws:kms"),
-            Some(Encryption::Kms(Some(key_id))) => {
-                named(request, "aws:kms")?.header("x-amz-server-side-encryption-aws-kms-key-id", key_id)
-            }
-        }
     }
 
     /// The bytes of an answer as they come.

@@ -84,15 +84,6 @@ pub enum Integrity {
     Md5,
 }
 
-/// How the store is asked to encrypt what it keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Encryption {
-    /// With keys of its own (SSE-S3).
-    Store,
-    /// With a key of its key management service (SSE-KMS): this one, or its default.
-    Kms(Option<String>),
-}
-
 /// How to reach a store.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -110,8 +101,6 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// What protects bodies.
     pub integrity: Integrity,
-    /// What each request that makes a version asks for; `None` is the bucket's default.
-    pub encryption: Option<Encryption>,
     /// How long nothing may arrive or leave before a request fails with [`Kind::TimedOut`].
     pub stall_timeout: Duration,
     /// The time that signatures carry.

@@ -14,7 +14,7 @@ use crate::store::{Condition, CopySource, ETag, Kind, Location, ObjectHeaders, P
 
 pub(super) async fn create(client: &Client, location: &Location, headers: &ObjectHeaders) -> Result<String> {
     let request = Request::object("CreateMultipartUpload", Method::POST, location).query("uploads", "");
-    let request = client.encrypted(request.object_headers(headers)?)?;
+    let request = request.object_headers(headers)?;
     let request = if client.profile.tags_ride() { request.tags(&headers.tags)? } else { request };
     let (_, document) = client.send_for_text(request.clone()).await?;
     let upload_id = xml::parse_field(&document, "InitiateMultipartUploadResult", "UploadId");

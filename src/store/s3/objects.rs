@@ -59,7 +59,6 @@ pub(super) async fn put(
 ) -> Result<Written> {
     let plain = Request::object("PutObject", Method::PUT, location).object_headers(headers)?.tags(&headers.tags)?;
     let plain = plain.body(body);
-    let plain = client.encrypted(plain)?;
     let unheeded = || plain.error(Kind::Unsupported, "in a bucket with versions this store heeds no condition");
     if *condition != Condition::None && !client.profile.heeds_conditions(&location.bucket) {
         return Err(unheeded());
@@ -99,7 +98,6 @@ pub(super) async fn copy(
             }
         }
     };
-    let request = client.encrypted(request)?;
     let (headers, document) = client.send_for_text(request.clone()).await?;
     let etag = xml::parse_field(&document, "CopyObjectResult", "ETag");
     let etag = etag.map_err(|why| request.error(Kind::Malformed, why.to_string()))?;

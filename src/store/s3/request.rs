@@ -4,10 +4,16 @@ use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::format::encryption;
 use crate::format::tags::header;
 use crate::store::{
     AclHeaders, AclTarget, BucketName, Condition, CopySource, ETag, Error, Kind, Location, ObjectHeaders, Result, Tags,
 };
+
+/// How the store is to encrypt an object, or does.
+pub(super) const ENCRYPTION: &str = "x-amz-server-side-encryption";
+/// With which key.
+pub(super) const ENCRYPTION_KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
 
 /// A request to the store.
 #[derive(Clone)]
@@ -108,6 +114,10 @@ impl Request {
             .optional("x-amz-storage-class", &headers.storage_class)?;
         for (name, value) in &headers.metadata {
             request = request.header(&format!("x-amz-meta-{name}"), value)?;
+        }
+        if let Some((method, key_id)) = headers.encryption.as_deref().map(encryption::split) {
+            request = request.header(ENCRYPTION, method)?;
+            request = request.optional(ENCRYPTION_KEY, &key_id.map(str::to_owned))?;
         }
         request.acl(headers.acl.as_ref())
     }

@@ -22,10 +22,6 @@ struct Recorder {
 
 impl Recorder {
     async fn start(answers: &[&str]) -> Recorder {
-        Recorder::encrypting(answers, None).await
-    }
-
-    async fn encrypting(answers: &[&str], encryption: Option<Encryption>) -> Recorder {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::<Mutex<Recorded>>::default();
@@ -53,7 +49,7 @@ impl Recorder {
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         });
-        let store = store(Config { encryption, ..config(endpoint) });
+        let store = store(config(endpoint));
         Recorder { requests, store }
     }
 
@@ -75,7 +71,6 @@ fn config(endpoint: String) -> Config {
         anonymous: false,
         ca_file: None,
         integrity: Integrity::Auto,
-        encryption: None,
         stall_timeout: Duration::from_secs(5),
         clock: Clock::system(),
     }
@@ -114,13 +109,11 @@ async fn each_request_that_makes_a_version_asks_for_encryption() {
     let copied = answer("200 OK", "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>");
     let begun =
         answer("200 OK", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>");
-    for (encryption, method, key_id) in [
-        (Encryption::Store, "AES256", None),
-        (Encryption::Kms(None), "aws:kms", None),
-        (Encryption::Kms(Some("key/1".to_owned())), "aws:kms", Some("key/1")),
-    ] {
-        let recorder = Recorder::encrypting(&[&copied, &begun], Some(encryption)).await;
-        let headers = ObjectHeaders::default();
+    for (encryption, method, key_id) in
+        [("AES256", "AES256", None), ("aws:kms", "aws:kms", None), ("aws:kms key/1", "aws:kms", Some("key/1"))]
+    {
+        let recorder = Recorder::start(&[&copied, &begun]).await;
+        let headers = ObjectHeaders { encryption: Some(encryption.to_owned()), ..ObjectHeaders::default() };
         let source = CopySource { location: at("a"), if_match: None };
         recorder.store.copy(&source, &at("b"), &CopyHeaders::Replace(headers.clone())).await.unwrap();
         recorder.store.create_upload(&at("b"), &headers).await.unwrap();
