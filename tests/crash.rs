@@ -1,14 +1,21 @@
 //! Daemons that die and applications that die; umount and SIGTERM.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{How, Kind, Mount, on, try_sh_as, wait_for};
+use tempfile::TempDir;
+
+use crate::harness::cut::killed_at_each_request;
+use crate::harness::link::Fate;
+use crate::harness::{How, Kind, Mount, Rig, on, sh_in, try_sh_as, wait_for};
 
 const BOTH: &[Kind] = &[Kind::Rgw, Kind::Embedded];
 
-fn uploads(rig: &crate::harness::Rig, bucket: &str) -> String {
+fn uploads(rig: &Rig, bucket: &str) -> String {
     rig.boto(&format!("print(sorted(u.key_name for u in conn.get_bucket('{bucket}').get_all_multipart_uploads()))"))
         .trim()
         .to_owned()
@@ -20,7 +27,7 @@ fn uploads(rig: &crate::harness::Rig, bucket: &str) -> String {
 fn a_killed_daemon_leaves_the_old_object_and_no_upload() {
     on(BOTH, "a_killed_daemon_leaves_the_old_object_and_no_upload", |rig| {
         let bucket = rig.bucket();
-        let state = tempfile::TempDir::new().expect("room");
+        let state = TempDir::new().expect("room");
         let how =
             How { bucket: Some(&bucket), state: Some(state.path()), flags: &["--max-requests", "1"], ..How::default() };
         let mut mount = Mount::with(rig, &how);
@@ -50,7 +57,7 @@ fn a_killed_daemon_leaves_the_old_object_and_no_upload() {
 fn a_live_mounts_upload_survives_ours() {
     on(&[Kind::Embedded], "a_live_mounts_upload_survives_ours", |rig| {
         let bucket = rig.bucket();
-        let state = tempfile::TempDir::new().expect("room");
+        let state = TempDir::new().expect("room");
         let slow =
             How { bucket: Some(&bucket), state: Some(state.path()), flags: &["--max-requests", "1"], ..How::default() };
         let first = Mount::with(rig, &slow);
@@ -140,4 +147,102 @@ fn what_is_known_answers_while_the_store_is_away() {
     let write = "python3 -c \"f = open('g', 'w'); f.write('y'); f.close()\"";
     let (status, words) = mount.try_sh(write);
     assert!(status != 0 && (words.contains("Errno 5") || words.contains("Errno 110")), "EIO or ETIMEDOUT: {words}");
+}
+
+/// What lies in a folder.
+type Files = BTreeMap<String, String>;
+
+/// Names and contents of a folder's files, told short.
+fn files(folder: &Path) -> Files {
+    let listed = sh_in(folder, "md5sum -- * 2> /dev/null || true");
+    listed
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(sum, name)| (name.to_owned(), sum.to_owned()))
+        .collect()
+}
+
+/// The same of a bucket, by its own protocol.
+fn objects(rig: &Rig, bucket: &str) -> Files {
+    let told = rig.boto(&format!(
+        "import hashlib\nfor k in conn.get_bucket('{bucket}').list(): \
+         print(hashlib.md5(k.get_contents_as_string()).hexdigest() + '  ' + k.name)"
+    ));
+    told.lines().filter_map(|line| line.split_once("  ")).map(|(sum, name)| (name.to_owned(), sum.to_owned())).collect()
+}
+
+/// What is written in steps, each of which ends with a close or a change of names; the first file is 12 MB long. A shell
+/// does not look at what its own closes answer, dd does.
+const STEPS: [&[&str]; 6] = [
+    &["printf new | dd of=small status=none", "printf newer | dd of=small status=none"],
+    &["dd if=/dev/zero of=new bs=1M count=20 status=none"],
+    &[
+        "printf new | dd of=long bs=1 seek=6000000 conv=notrunc status=none",
+        "printf more | dd of=long oflag=append conv=notrunc status=none",
+    ],
+    &["truncate -s 7000000 long"],
+    &["printf new | dd of=other status=none", "mv other small", "mv long moved", "rm small"],
+    &["cp long copy", "mkdir d", "rmdir d", "rm long"],
+];
+
+/// The daemon is killed at each request of each of these, before the store has it and before its answer is there. What a
+/// step had told to be done is there after the next mount; what was under way is done or not; no bytes are mixed, and none
+/// are lost. No upload stays, but for one whose name had not arrived yet: nobody can tell it from a stranger's.
+fn every_step_is_done_or_not(rig: &Rig, flags: &[&str]) {
+    let bucket = rig.bucket();
+    let old = TempDir::new().expect("room");
+    sh_in(old.path(), "head -c 12000000 /dev/urandom > long && printf old > small");
+    let prepare = |mount: &Mount| {
+        mount.sh(&format!("rm -rf -- * && cp {}/* . && sync .", old.path().display()));
+    };
+    for steps in STEPS {
+        let model = TempDir::new().expect("room");
+        sh_in(model.path(), &format!("cp {}/* .", old.path().display()));
+        let mut states = vec![files(model.path())];
+        for step in steps {
+            sh_in(model.path(), step);
+            states.push(files(model.path()));
+        }
+        let line =
+            steps.iter().map(|step| format!("{step} && echo done")).collect::<Vec<_>>().join(" && ") + " && sync .";
+        let nameless = Cell::new(0);
+        let check = |mount: &Mount, said: &str, about: &str| {
+            let done = said.lines().filter(|line| *line == "done").count();
+            let (was, may_be) = (&states[done], states.get(done + 1).unwrap_or(&states[done]));
+            mount.sh("sync .");
+            let found = objects(rig, &bucket);
+            assert_eq!(files(&mount.path), found, "{about}: {said}");
+            for name in was.keys().chain(may_be.keys()).chain(found.keys()) {
+                let is = found.get(name);
+                assert!(is == was.get(name) || is == may_be.get(name), "{about}: {name} is {is:?}; {said}");
+            }
+            for content in was.values().filter(|content| may_be.values().any(|other| other == *content)) {
+                assert!(found.values().any(|one| one == content), "{about}: {content} is lost; {said}");
+            }
+            if uploads(rig, &bucket) != "[]" {
+                rig.boto(&format!(
+                    "[u.cancel_upload() for u in conn.get_bucket('{bucket}').get_all_multipart_uploads()]"
+                ));
+                nameless.set(nameless.get() + 1);
+            }
+        };
+        for fate in [Fate::Held, Fate::Unanswered] {
+            killed_at_each_request((rig, &bucket), flags, fate, &line, prepare, check);
+            assert!(nameless.take() <= steps.len(), "{line}, {fate:?}: uploads stay");
+        }
+    }
+}
+
+/// Where a close returns once the store has it.
+#[test]
+fn a_daemon_may_be_killed_at_any_request() {
+    on(&[Kind::Rgw], "a_daemon_may_be_killed_at_any_request", |rig| every_step_is_done_or_not(rig, &[]));
+}
+
+/// Where a close returns once the journal has it.
+#[test]
+fn a_daemon_with_a_journal_may_be_killed_at_any_request() {
+    on(&[Kind::Rgw], "a_daemon_with_a_journal_may_be_killed_at_any_request", |rig| {
+        every_step_is_done_or_not(rig, &["--write-back"]);
+    });
 }

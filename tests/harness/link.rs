@@ -87,11 +87,26 @@ fn carry(client: TcpStream, store: TcpStream, reset_after: Option<u64>, resets: 
     });
 }
 
-/// A listener that passes so many requests on to a store, and lets all that come later wait for ever.
+/// What becomes of the first request that comes too late for a [`Gate`]. All others wait for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes no further.
+    Held,
+    /// It reaches the store, whose answer goes no further.
+    Unanswered,
+}
+
+/// A listener that passes so many requests on to a store.
 pub struct Gate {
     address: SocketAddr,
     ended: Arc<AtomicBool>,
-    left: Arc<AtomicI64>,
+    state: Arc<GateState>,
+}
+
+struct GateState {
+    left: AtomicI64,
+    loses_answer: AtomicBool,
+    holds: AtomicBool,
 }
 
 impl Gate {
@@ -100,19 +115,21 @@ impl Gate {
         let store = endpoint.strip_prefix("http://").expect("plain HTTP").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
-        let (ended, left) = (Arc::<AtomicBool>::default(), Arc::new(AtomicI64::new(i64::MAX)));
-        let (end, allowed) = (ended.clone(), left.clone());
+        let (left, loses_answer, holds) = (AtomicI64::new(i64::MAX), AtomicBool::new(false), AtomicBool::new(false));
+        let state = Arc::new(GateState { left, loses_answer, holds });
+        let ended = Arc::<AtomicBool>::default();
+        let (end, seen) = (ended.clone(), state.clone());
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 if end.load(Ordering::Relaxed) {
                     return;
                 }
                 if let (Ok(client), Ok(store)) = (client, TcpStream::connect(&store)) {
-                    admit(client, store, &allowed);
+                    admit(client, store, &seen);
                 }
             }
         });
-        Gate { address, ended, left }
+        Gate { address, ended, state }
     }
 
     /// Where it listens, as an endpoint.
@@ -120,14 +137,21 @@ impl Gate {
         format!("http://{}", self.address)
     }
 
-    /// Closes it after so many more requests.
-    pub fn close_after(&self, requests: i64) {
-        self.left.store(requests, Ordering::SeqCst);
+    /// Lets all requests pass again.
+    pub fn open(&self) {
+        self.state.left.store(i64::MAX, Ordering::SeqCst);
+        self.state.holds.store(false, Ordering::SeqCst);
     }
 
-    /// Whether a request waits before it.
+    /// Closes it after so many more requests.
+    pub fn close_after(&self, requests: i64, fate: Fate) {
+        self.state.loses_answer.store(fate == Fate::Unanswered, Ordering::SeqCst);
+        self.state.left.store(requests, Ordering::SeqCst);
+    }
+
+    /// Whether a request waits before it, or its answer behind it.
     pub fn holds(&self) -> bool {
-        self.left.load(Ordering::SeqCst) < 0
+        self.state.holds.load(Ordering::SeqCst)
     }
 }
 
@@ -139,18 +163,23 @@ impl Drop for Gate {
     }
 }
 
-/// Passes bytes both ways; a request over the limit goes no further. A client writes the head of a request in one go.
-fn admit(client: TcpStream, store: TcpStream, left: &Arc<AtomicI64>) {
+/// Passes bytes both ways, up to the request that comes too late. A client writes the head of a request in one go.
+fn admit(client: TcpStream, store: TcpStream, state: &Arc<GateState>) {
     let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-    let (mut asking, mut passing, left) = (clone(&client), clone(&store), left.clone());
+    let (mut asking, mut passing, gate) = (clone(&client), clone(&store), state.clone());
+    let is_unanswered = Arc::<AtomicBool>::default();
+    let loses = is_unanswered.clone();
     std::thread::spawn(move || {
         let mut buffer = vec![0; 65_536];
         while let Ok(length @ 1..) = asking.read(&mut buffer) {
             let is_head = ["GET /", "PUT /", "POST /", "HEAD /", "DELETE /"]
                 .iter()
                 .any(|line| buffer.starts_with(line.as_bytes()));
-            if is_head && left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-                left.store(-1, Ordering::SeqCst);
+            let left = if is_head { gate.left.fetch_sub(1, Ordering::SeqCst) } else { i64::MAX };
+            if left == 0 && gate.loses_answer.load(Ordering::SeqCst) {
+                loses.store(true, Ordering::SeqCst);
+            } else if left <= 0 {
+                gate.holds.store(true, Ordering::SeqCst);
                 // Until the client is killed.
                 while let Ok(1..) = asking.read(&mut buffer) {}
                 break;
@@ -161,10 +190,17 @@ fn admit(client: TcpStream, store: TcpStream, left: &Arc<AtomicI64>) {
         }
         let _ = passing.shutdown(Shutdown::Write);
     });
-    let (mut answering, mut client) = (store, client);
+    let (mut answering, mut client, gate) = (store, client, state.clone());
     std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok(length @ 1..) = answering.read(&mut buffer) {
+            if is_unanswered.load(Ordering::SeqCst) {
+                gate.holds.store(true, Ordering::SeqCst);
+            } else if client.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
         // Whichever way it ends, the other side is told.
-        let _ = std::io::copy(&mut answering, &mut client);
         let _ = client.shutdown(Shutdown::Both);
     });
 }

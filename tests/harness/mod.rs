@@ -1,6 +1,7 @@
 //! Stores to test against, mounts of them, and the tools that work in those. Nothing is left behind: every guard here
 //! takes down what it started, also when a test panics.
 
+pub mod cut;
 pub mod link;
 
 use std::fs;

@@ -205,8 +205,10 @@ impl Inner {
     }
 
     pub(super) async fn abort(&self, to: &Location, id: &str) -> Result<()> {
-        let direct = self.lock().uploads.open.get(id).map(|upload| upload.direct.clone());
-        if let Some(direct) = direct.as_ref().and_then(|direct| direct.get()) {
+        let known = self.lock().uploads.open.get(id).map(|upload| upload.direct.clone());
+        // One that a former mount has begun is the store's.
+        let Some(direct) = known else { return self.store.abort_upload(to, id).await };
+        if let Some(direct) = direct.get() {
             self.store.abort_upload(to, &direct.id).await?;
         }
         self.end(id);
