@@ -83,11 +83,14 @@ fn a_bucket_wide_acl_is_read_and_set_on_the_bucket() {
         assert!(!good && words.contains("ACLs for buckets only"), "{words}");
         assert_eq!(acl(&mount, &["set", "-R", "private", &top]), (true, "".into(), "".into()), "it is what they have");
         assert_eq!(acl(&mount, &["set", "public-read", &top]), (true, "".into(), "".into()));
-        mount.sh(&format!("setfattr -n user.s3.refresh -v 1 {bucket}"));
+        let (good, _, words) = acl(&mount, &["set", "private", &format!("{top}/f")]);
+        assert!(!good && words.contains("ACLs for buckets only"), "what was theirs before is no more: {words}");
         let (good, shown, _) = acl(&mount, &["get", "-R", &top]);
         assert!(good && shown.matches("# acl: public-read\n").count() >= 3, "{shown}");
         let grants = rig.boto(&format!("print(len(conn.get_bucket('{bucket}').get_acl().acl.grants))"));
         assert_eq!(grants.trim(), "2");
+        rig.boto(&format!("conn.get_bucket('{bucket}').set_canned_acl('private')"));
+        assert!(acl(&mount, &["set", "private", &format!("{top}/f")]).0, "another client's change counts at once");
     });
 }
 

@@ -72,7 +72,7 @@ fn every_attribute_is_told_and_taken_as_the_table_says() {
     for (kind, has_acl) in [(Kind::Rgw, true), (Kind::Embedded, true), (Kind::B2, false)] {
         let Some(rig) = Rig::start(kind, "every_attribute_is_told_and_taken_as_the_table_says") else { continue };
         let bucket = rig.bucket();
-        let mount = Mount::with(&rig, &How::default());
+        let mount = Mount::with(&rig, &How { flags: &["--region", "eu-1"], ..How::default() });
         let (file, directory) = (format!("{bucket}/f.css"), format!("{bucket}/d"));
         mount.sh(&format!(
             "echo x > {file} && mkdir {directory} && touch {directory}/in && setfattr -n user.a -v b {directory}"
@@ -123,6 +123,7 @@ fn every_attribute_is_told_and_taken_as_the_table_says() {
             ("owner", To("=alice"), "bob", NotPermitted),
             ("acl", To("=private"), "public-read", To("")),
             ("created", To("20"), "x", NotPermitted),
+            ("region", To("=eu-1"), "x", NotPermitted),
             ("key", NoData, "x", NotPermitted),
             ("etag", NoData, "x", NotPermitted),
             ("upload", NoData, "x", NotPermitted),
@@ -286,13 +287,18 @@ fn bad_input_is_refused_in_one_line() {
             assert!(told.len() == 1 && told[0].contains(line), "{name}={value}: {told:?}");
         }
         assert_eq!(grants(rig, &bucket, "f"), before);
-        let url = mount.try_sh("getfattr -n user.s3.url d");
-        assert!(url.1.contains("No such attribute"), "{url:?}");
+        for name in ["url", "signed_url"] {
+            let url = mount.try_sh(&format!("getfattr -n user.s3.{name} d"));
+            assert!(url.1.contains("No such attribute"), "{url:?}");
+            let about = lines_about(&mount.log(), "only files have links", true);
+            assert!(about.last().is_some_and(|line| line.contains("getxattr d ")), "{about:?}");
+        }
         rig.boto(&format!("conn.get_bucket('{bucket}').delete_key('f')"));
         let (status, words) = mount.try_sh("setfattr -n user.s3.acl -v private f");
         assert!(status != 0 && words.contains("No such file"), "deleted by another client: {words}");
-        let about = lines_about(&mount.log(), "setxattr f ", true);
-        assert!(about.last().is_some_and(|line| line.contains("NoSuchKey")), "{about:?}");
+        crate::harness::wait_for("its line", std::time::Duration::from_secs(10), || {
+            lines_about(&mount.log(), "setxattr f ", false).last().is_some_and(|line| line.contains("NoSuchKey"))
+        });
 
         let flags = &["--read-only"];
         let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });

@@ -186,6 +186,19 @@ fn a_mount_may_ask_for_encryption() {
     });
 }
 
+/// A store without keys for it (Ceph copies without a word, and refuses writes) is not said to encrypt.
+#[test]
+fn encryption_that_the_store_does_not_do_is_told() {
+    on(&[Kind::Rgw], "encryption_that_the_store_does_not_do_is_told", |rig| {
+        let bucket = rig.bucket();
+        let mount = Mount::new(rig, Some(&bucket));
+        mount.sh("echo x > f");
+        assert_ne!(mount.try_sh("setfattr -n user.s3.encryption -v AES256 f").0, 0, "it has no keys");
+        assert!(mount.try_sh("getfattr -n user.s3.encryption f").1.contains("No such attribute"));
+        mount.sh("chmod 600 f && mv f g && echo y >> g && grep -q y g");
+    });
+}
+
 fn walk_roads(rig: &Rig, flags: &[&str]) {
     let bucket = rig.bucket();
     let mount = Mount::with(rig, &How { bucket: Some(&bucket), flags, ..How::default() });

@@ -79,7 +79,7 @@ impl Fs {
         }
         let target = self.acl_target(ino).await?;
         if matches!(target, AclTarget::Object(_)) && self.profile.object_acl() == Some(false) {
-            return self.set_bucket_wide_acl(ino, &new).await;
+            return self.set_bucket_wide_acl(ino, &target, &new).await;
         }
         let stored = self.store.put_acl(&target, &new).await;
         if let Err(error) = &stored
@@ -91,6 +91,10 @@ impl Fs {
         }
         stored.map_err(unsupported_acl)?;
         self.tree.update(ino, |inode| inode.set_acl(AclState::Unknown));
+        if matches!(target, AclTarget::Bucket(_)) && self.profile.object_acl() == Some(false) {
+            // It is that of all that the bucket holds.
+            self.refresh(ino);
+        }
         Ok(())
     }
 
@@ -105,8 +109,8 @@ impl Fs {
 
     /// On a store whose objects have their bucket's ACL: nothing is to be done where that is the one that is wanted, and
     /// nothing can be done where it is another.
-    async fn set_bucket_wide_acl(&self, ino: Ino, new: &NewAcl) -> Result<()> {
-        let present = self.acl(ino).await?;
+    async fn set_bucket_wide_acl(&self, ino: Ino, target: &AclTarget, new: &NewAcl) -> Result<()> {
+        let present = self.store.get_acl(target).await.map_err(unsupported_acl)?;
         let is_same = match new {
             NewAcl::Canned(name) => present.canned_name() == Some(name),
             NewAcl::Full(acl) => same_grants(&present.grants, &acl.grants),

@@ -30,6 +30,7 @@ pub mod attr;
 pub mod commit;
 mod conflict;
 pub mod copy;
+mod encryption;
 mod files;
 mod finish;
 mod flat;

@@ -143,7 +143,7 @@ impl Fs {
     }
 
     /// Sets or removes a content header or the storage class.
-    async fn set_header(&self, ino: Ino, name: &str, value: Option<&str>) -> Result<()> {
+    pub(super) async fn set_header(&self, ino: Ino, name: &str, value: Option<&str>) -> Result<()> {
         if self.kind(ino) == Some(FileKind::Directory) {
             return Err(Error::new(Meaning::Unsupported, format!("user.s3.{name} of a directory cannot be set")));
         }
@@ -289,7 +289,7 @@ impl Fs {
                 Some(class) => Ok(class.clone()),
                 None => of_object(|object| object.storage_class.clone().or_else(|| Some("STANDARD".to_owned()))),
             },
-            "encryption" => headers.encryption.clone().ok_or_else(none),
+            "encryption" => self.encryption(ino).await?.ok_or_else(none),
             "content_type" => headers.content_type.clone().ok_or_else(none),
             "cache_control" => headers.cache_control.clone().ok_or_else(none),
             "content_disposition" => headers.content_disposition.clone().ok_or_else(none),
@@ -360,6 +360,7 @@ impl Fs {
             }
             "tags" => self.set_tags(ino, text()?).await,
             "default_acl" => self.set_default_acl(ino, Some(text()?), caller).await,
+            "encryption" => self.set_encryption(ino, text()?).await,
             _ if settable_header(&mut ObjectHeaders::default(), name).is_some() => {
                 self.set_header(ino, name, Some(text()?)).await
             }

@@ -86,7 +86,9 @@ pub(super) fn caller_of(req: &Request) -> Caller {
 }
 
 fn log_error(fs: &Fs, op: &str, ino: Ino, caller: Caller, started: Instant, error: &Error) {
-    let level = if error.meaning().is_expected() { log::Level::Debug } else { log::Level::Warn };
+    // Programs look for names and attributes that are not there all day; who sets one has seen the file.
+    let is_lost = op == "setxattr" && error.meaning() == Meaning::NotFound;
+    let level = if error.meaning().is_expected() && !is_lost { log::Level::Debug } else { log::Level::Warn };
     if !log::log_enabled!(level) {
         return;
     }

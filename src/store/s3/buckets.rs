@@ -44,7 +44,9 @@ pub(super) async fn head(client: &Client, bucket: &BucketName) -> Result<BucketH
     Ok(BucketHead {
         used_bytes: number("x-rgw-bytes-used"),
         object_count: number("x-rgw-object-count"),
-        region: text(response.headers(), "x-amz-bucket-region"),
+        // Where the store does not tell, the one that it takes requests for.
+        region: text(response.headers(), "x-amz-bucket-region")
+            .or_else(|| Some(client.region().to_owned()).filter(|region| !region.is_empty())),
     })
 }
 

@@ -83,6 +83,10 @@ pub(super) async fn copy(
     let request =
         Request::object("CopyObject", Method::PUT, to).copy_source(source, client.profile.if_match_quoted())?;
     let request = match headers {
+        CopyHeaders::Replace(headers) if headers.encryption.is_some() && client.profile.family() == Family::Rgw => {
+            // RGW 16.2 refuses to copy what is encrypted, and copies what is not without heeding that it is to be.
+            return Err(request.error(Kind::Unsupported, "this store copies nothing that is to be encrypted"));
+        }
         CopyHeaders::Replace(headers) => {
             let request = request.header("x-amz-metadata-directive", "REPLACE")?.object_headers(headers)?;
             match headers.tags.told().is_some() && client.profile.tags_ride() {
