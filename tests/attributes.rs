@@ -287,12 +287,19 @@ fn bad_input_is_refused_in_one_line() {
             assert!(told.len() == 1 && told[0].contains(line), "{name}={value}: {told:?}");
         }
         assert_eq!(grants(rig, &bucket, "f"), before);
-        for name in ["url", "signed_url"] {
+        for (index, name) in ["url", "signed_url"].into_iter().enumerate() {
             let url = mount.try_sh(&format!("getfattr -n user.s3.{name} d"));
             assert!(url.1.contains("No such attribute"), "{url:?}");
-            let about = lines_about(&mount.log(), "only files have links", true);
-            assert!(about.last().is_some_and(|line| line.contains("getxattr d ")), "{about:?}");
+            crate::harness::wait_for("its line", std::time::Duration::from_secs(10), || {
+                let about = lines_about(&mount.log(), "only files have links", true);
+                about.last().is_some_and(|line| line.contains("getxattr d "))
+            });
+            let told = lines_about(&mount.log(), "d: only files have links", false);
+            assert_eq!(told.len(), index + 1, "one line each: {told:?}");
         }
+        let told = mount.dreamfs(&["stat", &mount.path.join("d").display().to_string()]);
+        assert!(told.status.success());
+        assert_eq!(lines_about(&mount.log(), "d: only files have links", false).len(), 2, "stat asks for none");
         rig.boto(&format!("conn.get_bucket('{bucket}').delete_key('f')"));
         let (status, words) = mount.try_sh("setfattr -n user.s3.acl -v private f");
         assert!(status != 0 && words.contains("No such file"), "deleted by another client: {words}");

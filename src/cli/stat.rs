@@ -108,7 +108,8 @@ fn known_of(path: &Path) -> io::Result<Known> {
         object: vec![],
         attributes: vec![],
     };
-    for name in VIRTUAL {
+    // A directory has no link, and is not asked for one.
+    for name in VIRTUAL.into_iter().filter(|name| *name != "url" || !found.is_dir()) {
         let full_name = format!("user.s3.{name}");
         if let Some(value) = told(&full_name, xattr::get_deref(path, &full_name))? {
             known.object.push((name, String::from_utf8_lossy(&value).trim_end_matches('\n').to_owned()));

@@ -296,8 +296,14 @@ impl Fs {
     pub(crate) fn url(&self, ino: Ino) -> Result<String> {
         match self.place(ino)? {
             Place::File(location) => Ok(self.store.url(&location)),
-            _ => Err(Error::new(Meaning::NoAttribute, "only files have links")),
+            _ => Err(self.no_link(ino)),
         }
+    }
+
+    /// Told, though an attribute that is not there mostly is not: whoever asks for a link has one in mind.
+    fn no_link(&self, ino: Ino) -> Error {
+        log::warn!("{}: only files have links; ask for that of a file in it", self.path(ino));
+        Error::new(Meaning::NoAttribute, "only files have links")
     }
 
     /// A link that works for anyone for a while. It lends the mounter's credentials, so only the mounter gets it.
@@ -309,7 +315,7 @@ impl Fs {
             Place::File(location) => {
                 self.signed_link(&PresignRequest { location, method: LinkMethod::Get, expires, download_name: None })
             }
-            _ => Err(Error::new(Meaning::NoAttribute, "only files have links")),
+            _ => Err(self.no_link(ino)),
         }
     }
 
