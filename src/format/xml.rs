@@ -23,7 +23,10 @@ use crate::format::url;
 
 pub use build::{build_acl, build_complete, build_delete, build_location, build_restore, can_carry};
 pub use tagging::{build_tagging, parse_tagging};
-pub use versions::{UploadsDocument, VersionEntry, VersionsDocument, parse_uploads, parse_versions};
+pub use versions::{
+    PartEntry, PartsDocument, UploadsDocument, VersionEntry, VersionsDocument, parse_parts, parse_uploads,
+    parse_versions,
+};
 
 /// The namespace of S3's documents.
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";

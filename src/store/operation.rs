@@ -46,5 +46,7 @@ pub const GET_BUCKET_VERSIONING: &str = "GetBucketVersioning";
 pub const LIST_OBJECT_VERSIONS: &str = "ListObjectVersions";
 /// Lists multipart uploads, one page.
 pub const LIST_MULTIPART_UPLOADS: &str = "ListMultipartUploads";
+/// Lists the parts of a multipart upload, one page.
+pub const LIST_PARTS: &str = "ListParts";
 /// Asks for an archived object's bytes.
 pub const RESTORE_OBJECT: &str = "RestoreObject";

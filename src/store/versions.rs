@@ -10,7 +10,7 @@ use super::limit::Limit;
 use super::operation as op;
 use super::retry::{Repeat, Retry};
 use super::trace::Trace;
-use super::{BucketName, Error, Location, Result, Tag};
+use super::{BucketName, Error, Location, Part, Result, Tag};
 
 /// One page of a bucket's versions that is asked for.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +87,24 @@ pub struct UploadsPage {
     pub next: Option<Marker>,
 }
 
+/// A part of an upload that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedPart {
+    /// Which, and what the store calls its bytes.
+    pub part: Part,
+    /// Length in bytes.
+    pub size_bytes: u64,
+}
+
+/// One page of the parts of an upload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartsPage {
+    /// Parts in the order of their numbers.
+    pub parts: Vec<ListedPart>,
+    /// The number behind which the next page begins; `None` on the last one.
+    pub next: Option<u32>,
+}
+
 /// What [`super::Store`] can tell and do beside the present objects.
 #[async_trait]
 pub trait Versions {
@@ -98,6 +116,9 @@ pub trait Versions {
     async fn delete_versions(&self, bucket: &BucketName, versions: &[VersionName]) -> Result<Vec<VersionFailure>>;
     /// One page of the uploads that are neither completed nor given up.
     async fn list_uploads(&self, bucket: &BucketName, after: Option<&Marker>) -> Result<UploadsPage>;
+    /// One page of the parts that an upload has, behind this number. [`super::Kind::NotFound`] once it is completed or
+    /// given up.
+    async fn list_parts(&self, location: &Location, upload_id: &str, after: Option<u32>) -> Result<PartsPage>;
     /// Asks for an archived object's bytes to be kept at hand for some days; `Ok` also when that is under way.
     async fn restore(&self, location: &Location, version_id: Option<&str>, days: u32) -> Result<()>;
     /// The tags of an object.
@@ -132,6 +153,12 @@ macro_rules! pass_on {
             async fn list_uploads(&self, bucket: &BucketName, after: Option<&Marker>) -> Result<UploadsPage> {
                 let ($self, $operation, $subject) = (self, op::LIST_MULTIPART_UPLOADS, bucket);
                 let $call = || self.inner.list_uploads(bucket, after);
+                $pass
+            }
+
+            async fn list_parts(&self, location: &Location, id: &str, after: Option<u32>) -> Result<PartsPage> {
+                let ($self, $operation, $subject) = (self, op::LIST_PARTS, location);
+                let $call = || self.inner.list_parts(location, id, after);
                 $pass
             }
 

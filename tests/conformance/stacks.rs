@@ -49,7 +49,7 @@ async fn trace_over_memory() {
     let trace = Arc::new(Trace::new(memory()));
     run_all(trace.clone(), expectations()).await;
     let counts = trace.counts();
-    assert_eq!(counts.len(), 24, "every operation was asked for: {counts:?}");
+    assert_eq!(counts.len(), 25, "every operation was asked for: {counts:?}");
     assert!(trace.puts_with_acl_header() > 0);
 }
 

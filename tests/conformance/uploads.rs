@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dreamfs::store::{BucketName, Condition, CopySource, ETag, Kind, ObjectHeaders, Part, Store};
+use dreamfs::store::versions::{ListedPart, PartsPage};
+use dreamfs::store::{BucketName, Condition, CopySource, ETag, Kind, Location, ObjectHeaders, Part, Store};
 
-use super::{Check, Expectations, at, checks, pattern, put, read, refused};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::real::stack;
+use super::{Check, Expectations, at, checks, fresh_bucket_name, pattern, put, read, refused};
+use crate::harness::{Kind as Rigs, Rig};
 
 pub fn checks() -> Vec<(&'static str, Check)> {
     checks![
@@ -17,6 +22,7 @@ pub fn checks() -> Vec<(&'static str, Check)> {
         abort_forgets,
         complete_twice,
         complete_if_absent,
+        parts_are_listed,
     ]
 }
 
@@ -52,6 +58,36 @@ async fn part_can_be_sent_again(store: &dyn Store, bucket: &BucketName, _: &Expe
     let part = store.upload_part(&location, &id, 1, Bytes::from("second")).await.unwrap();
     store.complete_upload(&location, &id, &[part], &Condition::None).await.unwrap();
     assert_eq!(read(store, &location).await, b"second");
+}
+
+/// The parts of an upload, page after page.
+async fn all_parts(store: &dyn Store, location: &Location, id: &str) -> Vec<ListedPart> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_parts(location, id, after).await.unwrap();
+        all.extend(page.parts);
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+async fn parts_are_listed(store: &dyn Store, bucket: &BucketName, _: &Expectations) {
+    let location = at(bucket, "listed ü?");
+    let id = store.create_upload(&location, &plain()).await.unwrap();
+    assert_eq!(store.list_parts(&location, &id, None).await.unwrap(), PartsPage::default(), "it has none yet");
+    let mut sent = Vec::new();
+    for (number, body) in [(1, "one"), (2, "too"), (2, "second"), (7, "seventh")] {
+        let part = store.upload_part(&location, &id, number, Bytes::from(body)).await.unwrap();
+        sent.retain(|one: &ListedPart| one.part.number != number);
+        sent.push(ListedPart { part, size_bytes: body.len() as u64 });
+    }
+    assert_eq!(all_parts(store, &location, &id).await, sent);
+    assert_eq!(store.list_parts(&location, &id, Some(2)).await.unwrap().parts, sent[2..]);
+    assert!(store.list_parts(&location, &id, Some(7)).await.unwrap().parts.is_empty());
+    store.abort_upload(&location, &id).await.unwrap();
+    assert_eq!(refused(store.list_parts(&location, &id, None).await), Kind::NotFound);
 }
 
 async fn parts_can_be_copied_by_range(store: &dyn Store, bucket: &BucketName, what: &Expectations) {
@@ -149,4 +185,25 @@ async fn complete_if_absent(store: &dyn Store, bucket: &BucketName, what: &Expec
     assert_eq!(refused(answer), Kind::PreconditionFailed);
     assert_eq!(read(store, &location).await, b"theirs");
     store.abort_upload(&location, &id).await.unwrap();
+}
+
+/// Stores list a thousand parts at once.
+#[tokio::test]
+async fn the_parts_of_a_long_upload_are_listed_page_by_page() {
+    for kind in [Rigs::Embedded, Rigs::Rgw] {
+        let Some(rig) = Rig::start(kind, "the_parts_of_a_long_upload_are_listed_page_by_page") else { continue };
+        let store = stack(&rig.endpoint);
+        let bucket = fresh_bucket_name("pages_of_parts");
+        store.create_bucket(&bucket).await.unwrap();
+        let location = at(&bucket, "long");
+        let id = store.create_upload(&location, &plain()).await.unwrap();
+        let parts = (1..=1003).map(|number| store.upload_part(&location, &id, number, Bytes::from("x")));
+        stream::iter(parts).buffer_unordered(8).try_collect::<Vec<_>>().await.unwrap();
+        let page = store.list_parts(&location, &id, None).await.unwrap();
+        assert_eq!((page.parts.len(), page.next), (1000, Some(1000)));
+        let numbers = all_parts(&*store, &location, &id).await.into_iter().map(|one| one.part.number);
+        assert!(numbers.eq(1..=1003));
+        store.abort_upload(&location, &id).await.unwrap();
+        store.delete_bucket(&bucket).await.unwrap();
+    }
 }

@@ -13,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::data::stage::on_disk;
 use crate::data::state::NoteOnDisk;
+use crate::store::versions::ListedPart;
 use crate::store::{
     Condition, CopySource, ETag, Error, Kind, Location, ObjectHeaders, Part, Result, Written, operation,
 };
@@ -39,7 +40,7 @@ enum Place {
     /// In the journal, or in what is stored.
     Here(Segment),
     /// In the upload of the store.
-    Sent(Part),
+    Sent(ListedPart),
 }
 
 /// The store's upload that takes what the journal has no room for.
@@ -66,7 +67,9 @@ impl Inner {
             None => {
                 let direct = self.direct(to, id).await?;
                 let direct = direct.get().expect("it was begun just now");
-                Place::Sent(self.store.upload_part(to, &direct.id, number, body).await?)
+                let size_bytes = body.len() as u64;
+                let part = self.store.upload_part(to, &direct.id, number, body).await?;
+                Place::Sent(ListedPart { part, size_bytes })
             }
         };
         self.add_part(to, id, number, place, self.new_etag())
@@ -135,6 +138,19 @@ impl Inner {
         }
     }
 
+    /// The parts of an upload as they are called here; `None` if it is none of the journal's.
+    pub(super) fn parts_of(&self, id: &str) -> Option<Vec<ListedPart>> {
+        let book = self.lock();
+        let parts = book.uploads.open.get(id)?.parts.iter().map(|(number, (place, etag))| ListedPart {
+            part: Part { number: *number, etag: etag.clone() },
+            size_bytes: match place {
+                Place::Here(segment) => segment.length(),
+                Place::Sent(sent) => sent.size_bytes,
+            },
+        });
+        Some(parts.collect())
+    }
+
     pub(super) async fn complete(
         self: &Arc<Self>,
         to: &Location,
@@ -188,7 +204,7 @@ impl Inner {
 
     async fn send_place(self: &Arc<Self>, to: &Location, id: &str, number: u32, place: Place) -> Result<Part> {
         match place {
-            Place::Sent(part) => Ok(part),
+            Place::Sent(sent) => Ok(sent.part),
             Place::Here(Segment::Local { file, range }) => {
                 let spool = self.spool.clone();
                 let read = tokio::task::spawn_blocking(move || spool.read_content(&file, range)).await;

@@ -1,9 +1,10 @@
-//! Versions, uploads, archived bytes and tags are the store's own affair: the journal passes on.
+//! Versions, uploads, archived bytes and tags are the store's own affair: the journal passes on. The parts of its own
+//! uploads it knows.
 
 use async_trait::async_trait;
 
 use crate::store::versions::{
-    Marker, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
+    Marker, PartsPage, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
 };
 use crate::store::{BucketName, Location, Result, Tag};
 
@@ -25,6 +26,17 @@ impl Versions for Journal {
 
     async fn list_uploads(&self, bucket: &BucketName, after: Option<&Marker>) -> Result<UploadsPage> {
         self.inner.store.list_uploads(bucket, after).await
+    }
+
+    async fn list_parts(&self, location: &Location, upload_id: &str, after: Option<u32>) -> Result<PartsPage> {
+        match self.inner.parts_of(upload_id) {
+            Some(parts) => {
+                let parts = parts.into_iter().filter(|one| after.is_none_or(|number| one.part.number > number));
+                Ok(PartsPage { parts: parts.collect(), next: None })
+            }
+            // One that a former mount has begun is the store's.
+            None => self.inner.store.list_parts(location, upload_id, after).await,
+        }
     }
 
     async fn restore(&self, location: &Location, version_id: Option<&str>, days: u32) -> Result<()> {

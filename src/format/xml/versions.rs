@@ -1,4 +1,4 @@
-//! Reads listings of versions and of uploads.
+//! Reads listings of versions, of uploads, and of their parts.
 
 use std::time::SystemTime;
 
@@ -45,7 +45,27 @@ pub struct UploadsDocument {
     pub next: Option<(String, Option<String>)>,
 }
 
-/// What both kinds of pages tell of themselves.
+/// A page of `ListParts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartsDocument {
+    /// The parts, in the store's order.
+    pub parts: Vec<PartEntry>,
+    /// The number behind which the next page begins.
+    pub next: Option<u32>,
+}
+
+/// A part in a [`PartsDocument`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartEntry {
+    /// Its number.
+    pub number: u32,
+    /// The entity tag as spelled.
+    pub etag: String,
+    /// Length in bytes.
+    pub size_bytes: u64,
+}
+
+/// What pages of versions and of uploads tell of themselves.
 #[derive(Default)]
 struct Paging {
     encoded: bool,
@@ -142,6 +162,30 @@ pub fn parse_uploads(document: &str) -> Result<UploadsDocument, BadDocument> {
     Ok(page)
 }
 
+/// Reads one page of parts. It goes on behind the last of them, whatever the store says of where.
+pub fn parse_parts(document: &str) -> Result<PartsDocument, BadDocument> {
+    let (mut page, mut truncated) = (PartsDocument::default(), false);
+    expect_root("ListPartsResult", document, |node| {
+        match node {
+            Node::Open { path: "Part" } => page.parts.push(PartEntry::default()),
+            Node::Open { .. } => {}
+            Node::Close { path, text } => match (path, page.parts.last_mut()) {
+                ("Part/PartNumber", Some(part)) => {
+                    let number = u32::try_from(parse_number(text)?).ok();
+                    part.number = number.ok_or_else(|| BadDocument("a part has no number".into()))?;
+                }
+                ("Part/ETag", Some(part)) => part.etag = text.into(),
+                ("Part/Size", Some(part)) => part.size_bytes = parse_number(text)?,
+                ("IsTruncated", _) => truncated = text.trim() == "true",
+                _ => {}
+            },
+        }
+        Ok(())
+    })?;
+    page.next = page.parts.last().map(|last| last.number).filter(|_| truncated);
+    Ok(page)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +222,17 @@ mod tests {
         let page = parse_uploads(document).unwrap();
         assert_eq!(page.uploads, [("a".into(), "1".into()), ("a".into(), "2".into())]);
         assert_eq!(page.next, None);
+    }
+
+    #[test]
+    fn parts_are_read() {
+        let document = "<ListPartsResult><Key>a</Key><MaxParts>2</MaxParts><IsTruncated>true</IsTruncated>\
+            <Part><PartNumber>1</PartNumber><ETag>&quot;e1&quot;</ETag><Size>5</Size></Part>\
+            <Part><PartNumber>7</PartNumber><ETag>e7</ETag><Size>6</Size></Part></ListPartsResult>";
+        let page = parse_parts(document).unwrap();
+        let read: Vec<_> = page.parts.iter().map(|part| (part.number, part.etag.as_str(), part.size_bytes)).collect();
+        assert_eq!((read, page.next), (vec![(1, "\"e1\"", 5), (7, "e7", 6)], Some(7)));
+        assert_eq!(parse_parts(&document.replace("true", "false")).unwrap().next, None);
+        assert!(parse_parts(&document.replace(">7<", "><")).is_err(), "a part without a number is none");
     }
 }

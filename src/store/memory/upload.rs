@@ -63,6 +63,13 @@ pub(super) fn bytes_to_copy(
     Ok(slice(&object.bytes, range))
 }
 
+/// An upload that is under way.
+pub(super) fn under_way<'a>(bucket: &'a Bucket, upload_id: &str, request: &Request<'_>) -> Result<&'a Upload> {
+    let upload = bucket.uploads.get(upload_id);
+    let upload = upload.filter(|upload| request.key.is_some_and(|key| upload.is_for(key)));
+    upload.ok_or_else(|| request.refuse(Kind::NotFound, "NoSuchUpload"))
+}
+
 /// Makes the object of an upload's parts, and leaves the upload as it is.
 pub(super) fn join(
     bucket: &Bucket,
@@ -72,9 +79,7 @@ pub(super) fn join(
     now: SystemTime,
     request: &Request<'_>,
 ) -> Result<Object> {
-    let upload = bucket.uploads.get(upload_id);
-    let upload = upload.filter(|upload| request.key.is_some_and(|key| upload.is_for(key)));
-    let upload = upload.ok_or_else(|| request.refuse(Kind::NotFound, "NoSuchUpload"))?;
+    let upload = under_way(bucket, upload_id, request)?;
     let stored = chosen_parts(upload, parts, part_bytes_min, request)?;
     let mut digest = Md5::new();
     let mut bytes = BytesMut::with_capacity(stored.iter().map(|part| part.bytes.len()).sum());

@@ -3,12 +3,13 @@
 use async_trait::async_trait;
 
 use super::state::{Request, find};
-use super::{MemoryStore, bucket_of, listing};
+use super::{MemoryStore, bucket_of, listing, upload};
 use crate::store::operation as op;
 use crate::store::versions::{
-    ListedVersion, Marker, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
+    ListedPart, ListedVersion, Marker, PartsPage, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage,
+    VersionsRequest,
 };
-use crate::store::{BucketName, Kind, ListRequest, Location, Result, Tag, Tags};
+use crate::store::{BucketName, Kind, ListRequest, Location, Part, Result, Tag, Tags};
 
 /// The one version of an object here.
 const NULL: &str = "null";
@@ -57,6 +58,22 @@ impl Versions for MemoryStore {
         let found = bucket_of(&mut buckets, &Request::on_bucket(op::LIST_MULTIPART_UPLOADS, bucket))?;
         let uploads = found.uploads.iter().map(|(id, upload)| (upload.key.to_string(), id.clone()));
         Ok(UploadsPage { uploads: uploads.collect(), next: None })
+    }
+
+    async fn list_parts(&self, location: &Location, upload_id: &str, after: Option<u32>) -> Result<PartsPage> {
+        let request = Request::on(op::LIST_PARTS, location);
+        let mut buckets = self.lock();
+        let parts = &upload::under_way(bucket_of(&mut buckets, &request)?, upload_id, &request)?.parts;
+        let mut behind = parts.range(after.map_or(0, |number| number.saturating_add(1))..);
+        let page = behind.by_ref().take(self.limits.page_keys_max);
+        let parts: Vec<ListedPart> = page
+            .map(|(number, part)| ListedPart {
+                part: Part { number: *number, etag: part.etag() },
+                size_bytes: part.bytes.len() as u64,
+            })
+            .collect();
+        let next = behind.next().and_then(|_| parts.last()).map(|last| last.part.number);
+        Ok(PartsPage { parts, next })
     }
 
     async fn restore(&self, location: &Location, _version_id: Option<&str>, _days: u32) -> Result<()> {

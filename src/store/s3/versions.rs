@@ -11,9 +11,10 @@ use super::{Client, S3Store};
 use crate::format::xml;
 use crate::store::operation as op;
 use crate::store::versions::{
-    ListedVersion, Marker, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage, VersionsRequest,
+    ListedPart, ListedVersion, Marker, PartsPage, UploadsPage, VersionFailure, VersionName, Versions, VersionsPage,
+    VersionsRequest,
 };
-use crate::store::{BucketName, Error, Key, Kind, Location, Result, Tag};
+use crate::store::{BucketName, ETag, Error, Key, Kind, Location, Part, Result, Tag};
 
 #[async_trait]
 impl Versions for S3Store {
@@ -83,6 +84,20 @@ impl Versions for S3Store {
         let (_, document) = self.client.send_for_text(request.clone()).await?;
         let page = xml::parse_uploads(&document).map_err(|why| request.error(Kind::Malformed, why.to_string()))?;
         Ok(UploadsPage { uploads: page.uploads, next: page.next.map(|(key, id)| Marker { key, id }) })
+    }
+
+    async fn list_parts(&self, location: &Location, upload_id: &str, after: Option<u32>) -> Result<PartsPage> {
+        let mut request = Request::object(op::LIST_PARTS, Method::GET, location).query("uploadId", upload_id);
+        if let Some(number) = after {
+            request = request.query("part-number-marker", number.to_string());
+        }
+        let (_, document) = self.client.send_for_text(request.clone()).await?;
+        let page = xml::parse_parts(&document).map_err(|why| request.error(Kind::Malformed, why.to_string()))?;
+        let parts = page.parts.into_iter().map(|entry| ListedPart {
+            part: Part { number: entry.number, etag: ETag::new(&entry.etag) },
+            size_bytes: entry.size_bytes,
+        });
+        Ok(PartsPage { parts: parts.collect(), next: page.next })
     }
 
     async fn restore(&self, location: &Location, version_id: Option<&str>, days: u32) -> Result<()> {
