@@ -2,7 +2,8 @@
 //!
 //! Changes that touch one name happen one after the other. A delete, and a rename's copy, waits besides for all
 //! content that was closed before it: nobody who looks at the store sees what came later without what came earlier.
-//! All else goes side by side.
+//! All else goes side by side, but that markers of directories take no turn from content: a directory is there as soon
+//! as a file in it is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -206,7 +207,8 @@ impl Queue {
     pub(super) fn next_turn(&self, now: Instant) -> Option<Instant> {
         let pause = self.last_pushed.filter(|_| !self.ready.is_empty()).map(|last| last + PAUSE);
         let rest = self.resting.first().map(|(until, _)| *until);
-        pause.filter(|pause| now < *pause).into_iter().chain(rest).min()
+        let marker = self.ready.first().and_then(|(rank, order)| self.marker_turn(*rank, *order));
+        pause.into_iter().chain(marker).filter(|turn| now < *turn).chain(rest).min()
     }
 
     /// The next change that may be carried out, with so many under way; it counts as started.
@@ -220,9 +222,16 @@ impl Queue {
         if under_way >= self.turns(now, at_once_max) {
             return None;
         }
-        let mut ready = self.ready.iter().map(|(_, order)| *order);
+        let may_go = |(rank, order): &&(u32, u64)| self.marker_turn(*rank, *order).is_none_or(|turn| turn <= now);
+        let mut ready = self.ready.iter().take_while(may_go).map(|(_, order)| *order);
         let order = ready.find(|order| self.ops.get(order).is_some_and(|op| !op.held))?;
         self.begin(order)
+    }
+
+    /// When a marker goes up at the latest, if it waits for content.
+    fn marker_turn(&self, rank: u32, order: u64) -> Option<Instant> {
+        let waits = rank == MARKER && !self.closes.is_empty();
+        Some(self.ops.get(&order).filter(|_| waits)?.pushed? + WAIT_MAX)
     }
 
     /// Further deletes in a bucket that may be carried out now: one in `share` of those that are ready, so that as many
@@ -432,6 +441,24 @@ mod tests {
         queue.wake(|op| op.record.order == 5);
         assert_eq!(queue.start(began, FEW, MANY).map(|record| record.order), Some(5), "somebody waits for it");
         assert!(queue.start(began, FEW, MANY).is_none());
+    }
+
+    #[test]
+    fn markers_take_no_turn_from_content_but_wait_for_it_only_so_long() {
+        let (mut queue, began) = (Queue::default(), Instant::now());
+        queue.push(put(1, "d/", Vec::new(), false), began);
+        queue.push(close(2, "d/a"), began);
+        let now = began + MARKER_LINGER;
+        assert_eq!(queue.start(now, 0, MANY).map(|record| record.order), Some(2));
+        assert_eq!(queue.start(now, 1, MANY), None, "the content is not stored yet");
+        assert_eq!(queue.next_turn(now), Some(began + WAIT_MAX));
+        assert!(queue.start(began + WAIT_MAX, 1, MANY).is_some());
+        queue.push(put(3, "e/", Vec::new(), false), began);
+        queue.push(close(4, "d/b"), now);
+        queue.finish(2);
+        assert_eq!(queue.start(now + MARKER_LINGER, 1, MANY).map(|record| record.order), Some(4));
+        queue.finish(4);
+        assert_eq!(queue.start(now + MARKER_LINGER, 1, MANY).map(|record| record.order), Some(3));
     }
 
     #[test]
