@@ -18,7 +18,7 @@ use crate::config::{self, advice::advice};
 use crate::control;
 use crate::data::disk::{self, DiskCache};
 use crate::data::journal::{self, Journal};
-use crate::data::state::{LeftFinish, Leftover, Orphan, State};
+use crate::data::state::{LeftFinish, Leftover, Leftovers, State};
 use crate::data::{self, Data};
 use crate::fs::commit::UnsavedFile;
 use crate::fs::{self, Fs};
@@ -78,11 +78,11 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let target = config.target();
     let state_target = target.split('/').next().unwrap_or(&target).to_owned();
     let opened = State::open(&config.state_dir, &endpoint, &state_target);
-    let (state, leftovers) = opened.map_err(|error| {
+    let (state, mut leftovers) = opened.map_err(|error| {
         format!("the state folder {} cannot be used: {error}. Choose another with --state", config.state_dir.display())
     })?;
     let state = Arc::new(state);
-    let journal = open_journal(&config, trace.clone(), state.clone(), leftovers.journals)?;
+    let journal = open_journal(&config, trace.clone(), state.clone(), &mut leftovers)?;
     let sending = journal.clone().map(Sending::begin);
     let store = journal.clone().map_or(trace.clone() as Arc<dyn Store>, |journal| Arc::new(journal));
     let data = Data::new(store.clone(), data_config(&config, state, journal.is_some(), &endpoint)?);
@@ -136,7 +136,7 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     report(&unsaved)
 }
 
-/// Aborts the uploads of mounts that died, and finishes the versions that they left unfinished in the background.
+/// Aborts the uploads of mounts that died and that nobody goes on with, and finishes the versions that they left unfinished in the background.
 async fn work_off(
     config: &config::Mount,
     fs: &Arc<Fs>,
@@ -169,14 +169,16 @@ fn data_config(
     })
 }
 
-/// Opens the journal, if the mount is to have one or a former one left changes in it.
+/// Opens the journal, if the mount is to have one or a former one left changes in it. It goes on with uploads of theirs.
 fn open_journal(
     config: &config::Mount,
     store: Arc<dyn Store>,
     state: Arc<State>,
-    orphans: Vec<Orphan>,
+    leftovers: &mut Leftovers,
 ) -> Result<Option<Journal>, String> {
     if config.session.read_only {
+        // Those of a journal wait for a mount that may store what is in it.
+        leftovers.uploads.retain(|upload| upload.plan.is_none());
         return Ok(None);
     }
     let journal_config = journal::Config {
@@ -190,13 +192,14 @@ fn open_journal(
         clock: Clock::system(),
         host_name: host::name(),
     };
-    let opened = Journal::open(store, journal_config, orphans);
+    let opened = Journal::open(store, journal_config, std::mem::take(&mut leftovers.journals));
     let journal = opened.map_err(|error| {
         format!(
             "the journal in {} cannot be used: {error}. Choose another place with --state",
             config.state_dir.display()
         )
     })?;
+    leftovers.uploads = journal.go_on_with(std::mem::take(&mut leftovers.uploads));
     Ok(Some(journal).filter(|journal| config.journal.is_some() || !journal.left().is_empty()))
 }
 

@@ -63,6 +63,9 @@ mod fsx;
 /// Write-back.
 mod journal;
 
+/// Uploads that go on where a daemon died.
+mod resume;
+
 /// What two programs, or two clients, see of each other.
 mod sharing;
 

@@ -268,7 +268,8 @@ impl File {
             state.uploading = Some((stored_bytes.clone(), state.extents.size_bytes()));
             let base = state.base.as_ref().map(|stored| stored.version.etag.clone());
             let stage = state.stage.clone().map(|stage| stage as Arc<dyn Staged>);
-            (Snapshot { extents: state.extents.clone(), stage, base, stored_bytes }, condition)
+            let extents = state.extents.clone();
+            (Snapshot { extents, stage, base, stored_bytes, is_insistent: false }, condition)
         };
         let streamed = self.commit_stream(&snapshot, to, &condition).await;
         let (headers, result) = match streamed {

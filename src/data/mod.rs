@@ -2,7 +2,7 @@
 //!
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
 //! and has `fetch` fill them, from [`disk`] or by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is
-//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, or `stream` while it is written, under a `condition`; `attempt` finds out what
+//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, where it was begun before from there on (`resume`), or `stream` while it is written, under a `condition`; `attempt` finds out what
 //! became of a write whose answer was lost. [`journal`] stands for the store in a write-back mount. [`attributes`] outlive the mount. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
 //! `readahead` and `pace` are pure.
 
@@ -25,6 +25,7 @@ mod park;
 pub mod plan;
 mod read;
 pub mod readahead;
+mod resume;
 mod schedule;
 pub mod stage;
 pub mod state;
@@ -37,7 +38,7 @@ mod whole;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio_util::task::TaskTracker;
 
@@ -159,6 +160,8 @@ struct Inner {
     limits: Limits,
     uploads_at_once: usize,
     journaled: bool,
+    /// Uploads that somebody may go on with.
+    unfinished: Mutex<Vec<Leftover>>,
     /// Whether the store was seen to refuse conditions on writes.
     conditions_refused: AtomicBool,
     tracker: TaskTracker,
@@ -192,6 +195,7 @@ impl Data {
             limits,
             uploads_at_once,
             journaled,
+            unfinished: Mutex::default(),
             conditions_refused,
             tracker,
         };
@@ -223,14 +227,15 @@ impl Data {
         &self.inner.budget
     }
 
-    /// Aborts uploads that mounts which are gone have begun.
+    /// Aborts uploads that nobody goes on with. What cannot be aborted now is left to the next mount.
     pub async fn abort_leftovers(&self, leftovers: Vec<Leftover>) {
         for leftover in leftovers {
-            let aborted = self.inner.store.abort_upload(&leftover.location, &leftover.upload_id).await;
+            let location = leftover.location.clone();
+            let aborted = self.inner.store.abort_upload(&location, &leftover.upload_id).await;
             match aborted.map(|()| leftover.forget()) {
-                Ok(Ok(())) => log::info!("{}: aborted an upload that a former mount left", leftover.location),
-                Ok(Err(error)) => log::warn!("{}: its record stays: {error}", leftover.location),
-                Err(error) => log::warn!("{}: an upload of a former mount is not aborted: {error}", leftover.location),
+                Ok(Ok(())) => log::info!("{location}: aborted an upload that was left unfinished"),
+                Ok(Err(error)) => log::warn!("{location}: the record of its upload stays: {error}"),
+                Err(error) => log::warn!("{location}: an upload is left to be aborted by the next mount: {error}"),
             }
         }
     }

@@ -40,22 +40,22 @@ pub struct State {
     _lock: File,
 }
 
-/// A multipart upload that a dead mount began.
+/// A multipart upload that was begun and is recorded: by a mount that died, or by this one.
 #[derive(Debug)]
 pub struct Leftover {
-    /// Where it was to lie.
+    /// Where it is to lie.
     pub location: Location,
     /// The store's id of it.
     pub upload_id: String,
-    record: PathBuf,
-    /// Keeps others away from the folder while this is worked off.
-    _lock: Arc<File>,
+    /// The mark of the plan by which it was begun, if the same content may go on with it.
+    pub plan: Option<String>,
+    note: NoteOnDisk,
 }
 
 impl Leftover {
     /// The upload is gone: its record may go too.
-    pub fn forget(&self) -> io::Result<()> {
-        fs::remove_file(&self.record)
+    pub fn forget(self) -> io::Result<()> {
+        self.note.remove()
     }
 }
 
@@ -114,12 +114,16 @@ struct Record {
     bucket: String,
     key: String,
     upload_id: String,
+    #[serde(default)]
+    plan: Option<String>,
 }
 
 /// The record of an upload that is under way, or of a version that is to be finished.
 #[derive(Debug)]
 pub struct NoteOnDisk {
     path: PathBuf,
+    /// Keeps others away from the folder of a dead mount while this is worked off.
+    _lock: Option<Arc<File>>,
 }
 
 impl State {
@@ -185,12 +189,14 @@ impl State {
 
     /// Records an upload, so that a killed daemon leaves a note of it. A loss of power may take the note, not the bytes.
     pub fn record_upload(&self, location: &Location, upload_id: &str) -> io::Result<NoteOnDisk> {
-        let record = Record {
-            bucket: location.bucket.to_string(),
-            key: location.key.to_string(),
-            upload_id: upload_id.to_owned(),
-        };
-        self.record(UPLOADS, &record)
+        self.record_planned(location.clone(), upload_id.to_owned(), None).map(|upload| upload.note)
+    }
+
+    /// The same of one that the same content may go on with, by the plan of this mark.
+    pub fn record_planned(&self, location: Location, upload_id: String, plan: Option<String>) -> io::Result<Leftover> {
+        let (bucket, key) = (location.bucket.to_string(), location.key.to_string());
+        let note = self.record(UPLOADS, &Record { bucket, key, upload_id: upload_id.clone(), plan: plan.clone() })?;
+        Ok(Leftover { location, upload_id, plan, note })
     }
 
     /// Records what a version needs after it was made, likewise.
@@ -210,7 +216,7 @@ impl State {
             }
         };
         serde_json::to_writer(&file, record)?;
-        Ok(NoteOnDisk { path })
+        Ok(NoteOnDisk { path, _lock: None })
     }
 }
 
@@ -253,7 +259,8 @@ fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Re
             (BucketName::new(&record.bucket), Key::new(&record.key), ours(&record.bucket))
         {
             let location = Location { bucket, key };
-            leftovers.push(Leftover { location, upload_id: record.upload_id, record: path, _lock: lock.clone() });
+            let note = NoteOnDisk { path, _lock: Some(lock.clone()) };
+            leftovers.push(Leftover { location, upload_id: record.upload_id, plan: record.plan, note });
         }
     }
     Ok(leftovers)
@@ -317,16 +324,21 @@ mod tests {
         let (second, none) = open("bucket");
         assert!(none.uploads.is_empty(), "the first mount lives");
         assert_ne!(second.stage_folder(), live.stage_folder());
-        second.record_upload(&location("bucket"), "dead").expect("recorded");
+        let plan = Some("a plan".to_owned());
+        second.record_planned(location("bucket"), "dead".to_owned(), plan).expect("recorded");
         fs::write(second.stage_folder().join("1"), "torso").expect("staged");
         fs::write(second.stage_folder().join("2"), "parked").expect("staged");
         fs::write(second.stage_folder().join("2.json"), "{}").expect("staged");
         let stage = second.stage_folder();
         drop(second);
-        let (third, found) = open("bucket");
-        assert_eq!(found.uploads.iter().map(|left| left.upload_id.as_str()).collect::<Vec<_>>(), ["dead"]);
+        let (third, mut found) = open("bucket");
+        let plan = Some("a plan".to_owned());
+        assert_eq!(
+            found.uploads.iter().map(|left| (&*left.upload_id, &left.plan)).collect::<Vec<_>>(),
+            [("dead", &plan)]
+        );
         assert!(!stage.join("1").exists() && stage.join("2").exists());
-        found.uploads[0].forget().expect("removed");
+        found.uploads.remove(0).forget().expect("removed");
         drop((third, found));
         let (_all, found) = open(ALL_BUCKETS);
         assert!(found.uploads.is_empty());

@@ -302,7 +302,7 @@ impl Data {
                 Some(part) => part,
                 None => {
                     let piece = Piece { range, copied_from: None };
-                    return self.send_part(snapshot, piece, &stream.to, &stream.upload_id, number).await;
+                    return self.send_part(snapshot, piece, &stream.to, (&stream.upload_id, number), None).await;
                 }
             };
             snapshot.stored_bytes.fetch_add(length, std::sync::atomic::Ordering::Relaxed);

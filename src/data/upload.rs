@@ -1,7 +1,8 @@
 //! Runs a plan: one PUT, one COPY, or a multipart upload whose parts go in parallel.
 //!
 //! A multipart upload is recorded in the state folder before its first part goes, so that a mount that dies leaves a
-//! note for the next one, which aborts it. A failure aborts it at once.
+//! note for the next one, which aborts it or goes on with it. A failure aborts it at once, or leaves it to the next
+//! attempt: see `resume`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::error::{Error, Meaning, Result};
 use crate::format::encryption::makes_up_tags;
 use crate::store::operation::COPY_OBJECT;
+use crate::store::versions::ListedPart;
 use crate::store::{
     Condition, CopyHeaders, CopySource, ETag, GetOptions, Kind, Location, ObjectHeaders, Part, Written,
 };
@@ -20,7 +22,9 @@ use super::attempt::{Attempt, SENDS_MAX};
 use super::budget::Claim;
 use super::extents::{Extents, Source};
 use super::plan::{Piece, Plan, plan, plan_without_copies};
+use super::resume::{Before, Parts, is_made_of, mark, passes};
 use super::stage::{Staged, off_worker};
+use super::state::Leftover;
 use super::{Data, Stored, Version, version_error};
 
 /// Content that is about to be stored: it does not change while it is.
@@ -31,6 +35,8 @@ pub(super) struct Snapshot {
     pub(super) base: Option<ETag>,
     /// Bytes that the store has confirmed, for progress.
     pub(super) stored_bytes: Arc<AtomicU64>,
+    /// Whether the same is stored again until it is: what has arrived of it is kept for that.
+    pub(super) is_insistent: bool,
 }
 
 impl Snapshot {
@@ -159,7 +165,8 @@ impl Data {
             }
         };
         let extents = Extents::whole(Arc::new(Stored::new(source.clone())));
-        let snapshot = Snapshot { extents, stage: None, base: None, stored_bytes: Arc::default() };
+        let stored_bytes = Arc::default();
+        let snapshot = Snapshot { extents, stage: None, base: None, stored_bytes, is_insistent: false };
         let stored = match copies {
             true => self.store_snapshot(&snapshot, to, &headers, &Condition::None).await,
             false => self.store_without_copies(&snapshot, to, &headers, &Condition::None).await,
@@ -175,23 +182,37 @@ impl Data {
         condition: &Condition,
     ) -> Result<Written> {
         let to = &attempt.to;
-        let upload_id = self.inner.store.create_upload(to, &attempt.headers).await?;
-        let (data, location, id) = (self.clone(), to.clone(), upload_id.clone());
-        let record = off_worker(move || data.inner.state.record_upload(&location, &id)).await;
-        let result = match &record {
-            Ok(_) => self.send_parts(snapshot, pieces, attempt, &upload_id, condition).await,
-            Err(_) => Err(Error::new(Meaning::Io, "the upload could not be recorded in the state folder")),
+        let plan = mark(pieces, &attempt.headers).filter(|_| snapshot.is_insistent);
+        let (upload, arrived) = match self.before(attempt, plan.as_deref()).await? {
+            Before::Completed(version) => return Ok(Written { etag: version.etag, version_id: None }),
+            Before::Unfinished(upload, parts) => (upload, parts),
+            Before::Nothing => (self.begin_upload(to, &attempt.headers, plan).await?, Parts::new()),
         };
-        let aborted = match &result {
-            Ok(_) => Ok(()),
-            Err(_) => self.inner.store.abort_upload(to, &upload_id).await,
-        };
-        match (record, aborted) {
-            (Ok(record), Ok(())) => off_worker(move || record.remove()).await?,
-            (_, Err(error)) => log::warn!("{to}: an upload is left to be aborted by the next mount: {error}"),
-            (Err(error), Ok(())) => return Err(error),
+        match self.send_parts(snapshot, pieces, attempt, (&upload.upload_id, &arrived), condition).await {
+            Ok(written) => {
+                off_worker(move || upload.forget()).await?;
+                Ok(written)
+            }
+            Err(error) => {
+                match upload.plan.is_some() && passes(&error) {
+                    true => self.keep_unfinished([upload]),
+                    false => self.abort_leftovers(vec![upload]).await,
+                }
+                Err(error)
+            }
         }
-        result
+    }
+
+    async fn begin_upload(&self, to: &Location, headers: &ObjectHeaders, plan: Option<String>) -> Result<Leftover> {
+        let upload_id = self.inner.store.create_upload(to, headers).await?;
+        let (data, location, id) = (self.clone(), to.clone(), upload_id.clone());
+        let recorded = off_worker(move || data.inner.state.record_planned(location, id, plan)).await;
+        if recorded.is_err()
+            && let Err(error) = self.inner.store.abort_upload(to, &upload_id).await
+        {
+            log::warn!("{to}: an upload stays in the store: {error}");
+        }
+        recorded
     }
 
     async fn send_parts(
@@ -199,26 +220,27 @@ impl Data {
         snapshot: &Snapshot,
         pieces: &[Piece],
         attempt: &Attempt,
-        upload_id: &str,
+        (upload_id, arrived): (&str, &Parts),
         condition: &Condition,
     ) -> Result<Written> {
         let to = &attempt.to;
         let numbered: Vec<(u32, Piece)> = (1..).zip(pieces.iter().cloned()).collect();
-        let parts =
-            stream::iter(numbered).map(|(number, piece)| self.send_part(snapshot, piece, to, upload_id, number));
+        let parts = stream::iter(numbered)
+            .map(|(number, piece)| self.send_part(snapshot, piece, to, (upload_id, number), arrived.get(&number)));
         let mut parts: Vec<Part> = parts.buffer_unordered(self.inner.uploads_at_once).try_collect().await?;
         parts.sort_by_key(|part| part.number);
         self.check_sources(&snapshot.extents, to).await?;
         self.complete(attempt, upload_id, &parts, condition).await
     }
 
+    /// Sends a part, unless it is what has arrived under its number.
     pub(super) async fn send_part(
         &self,
         snapshot: &Snapshot,
         piece: Piece,
         to: &Location,
-        upload_id: &str,
-        number: u32,
+        (upload_id, number): (&str, u32),
+        arrived: Option<&ListedPart>,
     ) -> Result<Part> {
         let length = piece.length();
         let part = match &piece.copied_from {
@@ -232,7 +254,10 @@ impl Data {
             None => {
                 let _claim = self.memory_for(snapshot, &piece.range).await;
                 let bytes = self.assemble(snapshot, piece.range).await?;
-                self.inner.store.upload_part(to, upload_id, number, bytes).await?
+                match arrived {
+                    Some(part) if is_made_of(part, &bytes).await? => part.part.clone(),
+                    _ => self.inner.store.upload_part(to, upload_id, number, bytes).await?,
+                }
             }
         };
         snapshot.stored_bytes.fetch_add(length, Ordering::Relaxed);

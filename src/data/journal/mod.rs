@@ -3,7 +3,8 @@
 //! It lies over the whole stack of the store, so that everything above it sees the store as it will be: reads and
 //! listings show what waits here (`overlay`), writes become a `record` each in the `spool`, whose turn the `queue`
 //! decides, and `send` carries them out with the same engine of bytes that a mount without a journal uses. A mount
-//! that died left its records behind: the next one takes them up before it begins.
+//! that died left its records behind: the next one takes them up before it begins, and goes on with the multipart uploads
+//! that were under way.
 //!
 //! What the store refuses for good is kept and shown, and tried again; what lost a race against another client goes
 //! beside its name. It refuses to answer for what only the store can say: ACLs are asked and set once the name is
@@ -39,7 +40,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Meaning};
 use crate::store::{self, ETag, Kind, Location, Store};
 
-use super::state::{Orphan, State};
+use super::state::{Leftover, Orphan, State};
 use super::{Data, Limits};
 
 use parts::Uploads;
@@ -198,6 +199,17 @@ impl Journal {
             config,
         };
         Ok(Journal { inner: Arc::new(inner) })
+    }
+
+    /// Takes over uploads that a change which waits may go on with; answers the others. To be told before
+    /// [`Journal::run`].
+    pub fn go_on_with(&self, uploads: Vec<Leftover>) -> Vec<Leftover> {
+        let book = self.inner.lock();
+        let waits = |name: &Location| book.queue.of(name).any(|op| op.record.pending().is_some());
+        let (wanted, others): (Vec<_>, Vec<_>) =
+            uploads.into_iter().partition(|upload| upload.plan.is_some() && waits(&upload.location));
+        self.inner.sender.keep_unfinished(wanted);
+        others
     }
 
     /// Whether changes are taken in.

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -18,7 +19,7 @@ use crate::data::stage::{Staged, local_work};
 use crate::data::upload::Snapshot;
 use crate::data::{Stored, Version};
 use crate::error::{Error, Meaning, Result};
-use crate::store::{Condition, CopyHeaders, ETag, Key, Kind, Location};
+use crate::store::{Condition, CopyHeaders, ETag, Key, Kind, Location, operation};
 
 use super::record::{Change, Pending, Record, Segment, slice};
 use super::{Inner, Journal};
@@ -70,6 +71,8 @@ impl Inner {
                 self.finish_store(&record, pending, result).await;
             }
         }
+        // What a change has begun that is not wanted any more, or was carried out in another way.
+        self.sender.abort_unfinished(|name| self.lock().queue.last(name).is_none()).await;
     }
 
     /// Deletes a name, and in the same request others whose turn has come.
@@ -152,6 +155,14 @@ impl Inner {
         if pending.copied_from().is_some() {
             return Ok(Outcome::SourceGone);
         }
+        // An upload that somebody has aborted is no rival's version.
+        if cause.store_kind() == Some(Kind::NotFound) {
+            match self.sender.check(&pending.condition, to, operation::COMPLETE_MULTIPART_UPLOAD).await {
+                Ok(()) => return Err(Error::new(Meaning::Io, cause.to_string())),
+                Err(error) if error.kind == Kind::PreconditionFailed => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         let builds_on = pending.segments.iter().any(|segment| matches!(segment, Segment::Stored { .. }));
         let now = OffsetDateTime::from(self.config.clock.now());
         let time = now.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap_or_default();
@@ -189,7 +200,9 @@ impl Inner {
             op.map(|op| op.stored_bytes.clone()).unwrap_or_default()
         };
         let stage = Arc::new(Content { inner: self.clone(), segments: pending.segments.clone() });
-        Snapshot { extents, stage: Some(stage), base, stored_bytes }
+        // An earlier attempt may have counted what is counted now.
+        stored_bytes.store(0, Ordering::Relaxed);
+        Snapshot { extents, stage: Some(stage), base, stored_bytes, is_insistent: true }
     }
 
     async fn finish_store(&self, record: &Record, pending: &Pending, result: Result<Outcome>) {

@@ -1,5 +1,6 @@
 //! The journal against a model: a store that is told everything at once. Whatever happens between, and wherever the
-//! process dies, reads answer as the model does, and in the end the store holds what the model holds.
+//! process dies, reads answer as the model does, and in the end the store holds what the model holds. And uploads that
+//! do not come through at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::data::Limits;
 use crate::data::state::{ALL_BUCKETS, State};
 use crate::store::fault::{Failure, Fault, Rule, When};
 use crate::store::memory::{MemoryLimits, MemoryStore};
+use crate::store::trace::Trace;
 use crate::store::{
     BucketName, Condition, CopyHeaders, CopySource, GetOptions, Key, Kind, ListRequest, Location, ObjectHeaders, Part,
     Store, operation,
@@ -43,7 +45,7 @@ struct Mount {
 }
 
 impl Mount {
-    fn open(store: Arc<dyn Store>, folder: &TempDir, target: &str) -> Self {
+    async fn open(store: Arc<dyn Store>, folder: &TempDir, target: &str) -> Self {
         let (state, leftovers) = State::open(folder.path(), "memory", target).expect("a state folder");
         let limits = Limits { part_bytes_min: PART_BYTES_MIN, part_bytes: PART_BYTES_MIN, ..Limits::default() };
         let config = Config {
@@ -58,6 +60,8 @@ impl Mount {
             host_name: "here".to_owned(),
         };
         let journal = Journal::open(store, config, leftovers.journals).expect("a journal");
+        let unwanted = journal.go_on_with(leftovers.uploads);
+        journal.inner.sender.abort_leftovers(unwanted).await;
         Mount { journal, stop: CancellationToken::new(), sending: None }
     }
 
@@ -211,6 +215,7 @@ async fn the_journal_answers_like_the_store_will() {
             operation::COPY_OBJECT,
             operation::COMPLETE_MULTIPART_UPLOAD,
             operation::DELETE_OBJECT,
+            operation::UPLOAD_PART,
         ]
         .into_iter()
         .flat_map(|name| {
@@ -219,7 +224,7 @@ async fn the_journal_answers_like_the_store_will() {
         });
         let store = Arc::new(Fault::new(real.clone(), seed, rules.collect()));
         let folder = tempfile::tempdir().expect("room");
-        let mut mount = Mount::open(store.clone(), &folder, "bucket");
+        let mut mount = Mount::open(store.clone(), &folder, "bucket").await;
         for number in 0..random.usize(1..25) {
             let step = Step::random(&mut random);
             let about = format!("seed {seed}, step {number}: {step:?}");
@@ -230,7 +235,7 @@ async fn the_journal_answers_like_the_store_will() {
                 2 => {
                     mount.kill().await;
                     // The next one may have a folder of its own, and takes over.
-                    mount = Mount::open(store.clone(), &folder, ["bucket", ALL_BUCKETS][random.usize(..2)]);
+                    mount = Mount::open(store.clone(), &folder, ["bucket", ALL_BUCKETS][random.usize(..2)]).await;
                     // What was carried out and not marked is only told apart by asking: readers wait for that.
                     mount.send();
                 }
@@ -241,12 +246,93 @@ async fn the_journal_answers_like_the_store_will() {
         }
         mount.drain().await;
         compare(&*model, &*real, &format!("seed {seed}, at the end")).await;
+        assert_eq!(uploads(&*real).await, [], "seed {seed}");
         mount.kill().await;
         for target in ["bucket", ALL_BUCKETS] {
-            let mount = Mount::open(store.clone(), &folder, target);
+            let mount = Mount::open(store.clone(), &folder, target).await;
             let contents = mount.journal.folder().join("content");
             assert_eq!(std::fs::read_dir(contents).expect("there").count(), 0, "seed {seed}: nothing is left on disk");
             mount.kill().await;
         }
     }
+}
+
+/// Ten parts.
+fn long() -> Bytes {
+    (0..10 * PART_BYTES_MIN).map(|at| (at / 7) as u8).collect()
+}
+
+/// A journal that has taken a long object in, over a store in which the part that is sent as the `nth` fails so.
+async fn with_a_failing_part(nth: u64, failure: Failure) -> (Arc<MemoryStore>, Arc<Trace>, Mount, TempDir) {
+    let (real, folder) = (memory(), tempfile::tempdir().expect("room"));
+    real.create_bucket(&at("a").bucket).await.expect("made");
+    let rule = Rule { operation: Some(operation::UPLOAD_PART), when: When::Nth(nth), failure };
+    let store = Arc::new(Trace::new(Arc::new(Fault::new(real.clone(), 0, vec![rule]))));
+    let mount = Mount::open(store.clone(), &folder, "bucket").await;
+    let headers = headers(&mut fastrand::Rng::with_seed(0));
+    mount.journal.put(&at("a"), long(), &headers, &Condition::IfAbsent).await.expect("taken in");
+    (real, store, mount, folder)
+}
+
+async fn uploads(store: &dyn Store) -> Vec<(String, String)> {
+    store.list_uploads(&at("a").bucket, None).await.expect("listed").uploads
+}
+
+fn counts(trace: &Trace) -> [u64; 4] {
+    let counts = trace.counts();
+    let of = [
+        operation::CREATE_MULTIPART_UPLOAD,
+        operation::UPLOAD_PART,
+        operation::LIST_PARTS,
+        operation::ABORT_MULTIPART_UPLOAD,
+    ];
+    of.map(|name| counts.get(name).copied().unwrap_or(0))
+}
+
+/// Time stands still: this waits for nothing but the work.
+async fn six_parts_arrive(mount: &mut Mount, trace: &Trace) {
+    mount.send();
+    while counts(trace)[1] < 6 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The store goes away and comes back: the one part is sent again that has not arrived.
+#[tokio::test(start_paused = true)]
+async fn what_fails_in_the_middle_goes_on_there() {
+    let (real, trace, mut mount, _folder) = with_a_failing_part(7, Failure::Refuse).await;
+    mount.drain().await;
+    // The store here lists three parts at once.
+    assert_eq!(counts(&trace), [1, 11, 2, 0]);
+    assert_eq!(content(&*real, "a").await.expect("stored").0, long());
+    assert_eq!(uploads(&*real).await, []);
+}
+
+/// Somebody aborts the upload while it is under way. That is no rival's version: nothing goes beside the name.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_somebody_aborts_begins_anew() {
+    let (real, trace, mut mount, _folder) = with_a_failing_part(7, Failure::Slow(Duration::from_secs(10))).await;
+    six_parts_arrive(&mut mount, &trace).await;
+    for (key, id) in uploads(&*real).await {
+        real.abort_upload(&at(&key), &id).await.expect("aborted");
+    }
+    mount.drain().await;
+    let page = real.list(&at("a").bucket, &ListRequest::default()).await.expect("listed");
+    assert_eq!(page.objects.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(content(&*real, "a").await.expect("stored").0, long());
+    assert_eq!(uploads(&*real).await, []);
+}
+
+/// The next mount deletes the name before it goes on with its upload, which is aborted then.
+#[tokio::test(start_paused = true)]
+async fn nobody_goes_on_with_what_is_deleted() {
+    let (real, trace, mut mount, folder) = with_a_failing_part(7, Failure::Slow(Duration::MAX)).await;
+    six_parts_arrive(&mut mount, &trace).await;
+    mount.kill().await;
+    assert_eq!(uploads(&*real).await.len(), 1);
+    let mut mount = Mount::open(trace.clone(), &folder, "bucket").await;
+    mount.journal.delete(&at("a"), None).await.expect("taken in");
+    mount.drain().await;
+    assert_eq!((uploads(&*real).await, content(&*real, "a").await), (vec![], None));
+    assert_eq!(counts(&trace)[2..], [0, 1]);
 }
