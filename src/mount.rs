@@ -28,7 +28,7 @@ use crate::store::profile::Profile;
 use crate::store::retry::{Retry, RetryConfig};
 use crate::store::s3::S3Store;
 use crate::store::trace::Trace;
-use crate::store::{self, Store};
+use crate::store::{self, ListPage, ListRequest, Store};
 use crate::tree::{Defaults, Place};
 
 use daemon::Running;
@@ -73,7 +73,7 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let retry = RetryConfig { timeout: config.timeout, ..RetryConfig::default() };
     let limit = Arc::new(Limit::new(s3.clone(), config.requests_max.min(affordable_requests(&config))));
     let trace = Arc::new(Trace::new(Arc::new(Retry::new(limit, retry))));
-    check(&s3, &config.root).await.map_err(|error| advice(&error, &endpoint))?;
+    let root_page = check(&s3, &config.root).await.map_err(|error| advice(&error, &endpoint))?;
 
     let target = config.target();
     let state_target = target.split('/').next().unwrap_or(&target).to_owned();
@@ -90,8 +90,8 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let socket = config.control_dir.join(format!("{}.sock", std::process::id()));
     let (told, invalidations) = mpsc::unbounded_channel();
     let fs_config = fs_config(&config, socket);
-    let fs = Fs::new(store, data.clone(), journal.clone(), profile.clone(), fs_config, Clock::system(), told);
-    let fs = Arc::new(fs);
+    let fs = Arc::new(Fs::new(store, data.clone(), journal.clone(), profile.clone(), fs_config, Clock::system(), told));
+    fs.judge_ahead(root_page).await;
     work_off(&config, &fs, &data, leftovers.uploads, leftovers.finishes).await;
     let mounted = session::mount(&fs, &config.mountpoint, &config.session, invalidations);
     let mut mounted = mounted.map_err(|error| format!("cannot mount on {}: {error}", config.mountpoint.display()))?;
@@ -247,18 +247,14 @@ fn open_cache(cache: &config::Cache, config: &config::Mount, endpoint: &str) -> 
     })
 }
 
-/// The first request: whether the store answers, takes the keys and has the bucket.
-async fn check(s3: &S3Store, root: &Place) -> store::Result<()> {
+/// The first request: whether the store answers, takes the keys and has the bucket, and what lies there.
+async fn check(s3: &S3Store, root: &Place) -> store::Result<Option<ListPage>> {
     match root {
-        Place::Directory { bucket, .. } => match s3.head_bucket(bucket).await {
-            // A HEAD has no body that says why: the account's listing has.
-            Err(error) if error.kind == store::Kind::AccessDenied => match s3.list_buckets().await {
-                Err(told) if told.kind != store::Kind::AccessDenied => Err(told),
-                _ => Err(error),
-            },
-            answer => answer.map(drop),
-        },
-        _ => s3.list_buckets().await.map(drop),
+        Place::Directory { bucket, prefix } => {
+            let prefix = prefix.as_str().to_owned();
+            s3.list(bucket, &ListRequest { prefix, delimited: true, ..ListRequest::default() }).await.map(Some)
+        }
+        _ => s3.list_buckets().await.map(|_| None),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use dreamfs::store::fault::{Failure, Rule, When};
+
 use crate::harness::{How as MountHow, Kind, Mount, PATIENCE, Rig};
 use crate::stand::{How, World};
 
@@ -36,7 +38,8 @@ fn a_giant_directory_is_told_page_by_page() {
     let began = Instant::now();
     let first = mount.cost(|| assert_eq!(mount.sh("ls -U big | head -n 1").trim(), "name0000000"));
     let first_after = began.elapsed();
-    assert!(first["ListObjects"] <= 20, "the first names wait for few pages: {first:?}");
+    // More come until `ls` is told that nobody wants them.
+    assert!(first["ListObjects"] <= 40, "the first names wait for few pages: {first:?}");
     let told = |line: &str| {
         let began = Instant::now();
         assert_eq!(mount.sh(line).trim(), count().to_string(), "{line}");
@@ -55,8 +58,8 @@ fn a_giant_directory_is_told_page_by_page() {
     assert!(peak_kib <= kib_max, "{peak_kib} KiB of {kib_max}");
 }
 
-/// As many in directories of ten, whose names `find` sorts by inode number, as it does with more than 10,000: each page is
-/// asked for once.
+/// As many in directories of ten, whose names `find` sorts by inode number, as it does with more than 10,000: no name is
+/// asked for twice.
 #[test]
 fn a_giant_tree_is_walked_within_its_memory() {
     let Some(mut rig) = Rig::start(Kind::Embedded, "a_giant_tree_is_walked_within_its_memory") else { return };
@@ -73,22 +76,26 @@ fn a_giant_tree_is_walked_within_its_memory() {
     println!("{} names in directories of {names_each}: {took:?}, {cost:?}, {} MiB", count(), peak_kib >> 10);
     // Those that tell the directories, and those that tell what is in them.
     let pages = (count() + count() / names_each) as u64 / 1000;
-    assert!(cost["ListObjects"] <= pages + pages / 10 + 20, "{cost:?}");
+    // Where pages end is guessed, which takes a ninth more of them.
+    assert!(cost["ListObjects"] <= pages + pages / 8 + 20, "{cost:?}");
     assert!(peak_kib <= kib_max, "{peak_kib} KiB of {kib_max}");
 }
 
 /// The first names of a directory are there when its first page is, and a second client's changes when it is read anew.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_first_names_do_not_wait_for_the_last() {
     let world = World::new(1000).await;
     (0..20_000).for_each(|number| world.put(&format!("d/f{number:05}"), vec![1]));
     let client = world.client(How { names_max: 50_000, ttl: Duration::from_secs(3600), ..How::default() });
     let ino = client.walk("d").await.expect("is there");
     let id = client.fs.open_directory();
-    let before = client.lists();
+    let failure = Failure::Slow(Duration::from_secs(1));
+    client.fault.set_rules(vec![Rule { operation: Some("ListObjects"), when: When::Chance(1.0), failure }]);
+    let began = tokio::time::Instant::now();
     let batch = client.fs.read_directory(ino, id, (0, false), true).await.expect("told");
     assert_eq!((batch.names[0].0, &*batch.names[0].1.name), (0, "f00000"));
-    assert!(client.lists() - before <= 6, "{} LIST", client.lists() - before);
+    assert!(began.elapsed() < Duration::from_secs(2), "one page's time: {:?}", began.elapsed());
+    client.fault.set_rules(Vec::new());
     let last = batch.names.last().expect("some").0;
     drop(batch);
     client.unlink("d/f19999").await.expect("removed");

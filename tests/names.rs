@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use dreamfs::fs::attr::Changes;
+use dreamfs::store::fault::{Failure, Rule, When};
+use tokio::time::Instant;
+
 use crate::harness::{How as MountHow, Kind, Mount, Rig, wait_for};
 use crate::stand::{Client, DIR_MODE, How, World};
 
@@ -302,4 +306,74 @@ fn what_a_listing_finds_changed_is_seen_at_once() {
     assert!(listed["ListObjects"] <= 4, "{listed:?}");
     // The kernel is told by a thread of its own, right behind the answer.
     wait_for("what the listing found", Duration::from_secs(5), || holds(told));
+}
+
+/// All requests of an operation take a second from now on.
+fn slow_down(client: &Client, operation: &'static str) {
+    let failure = Failure::Slow(Duration::from_secs(1));
+    client.fault.set_rules(vec![Rule { operation: Some(operation), when: When::Chance(1.0), failure }]);
+}
+
+/// A tree of many pages is walked through several of them at once, once it is known to be large; nothing is asked for
+/// beyond what the walk comes to.
+#[tokio::test(start_paused = true)]
+async fn a_large_tree_is_listed_several_pages_at_once() {
+    let world = World::new(100).await;
+    let directories: Vec<String> = (0..1000).map(|number| format!("t/d{number:03}")).collect();
+    directories.iter().for_each(|directory| (0..10).for_each(|n| world.put(&format!("{directory}/f{n}"), vec![1])));
+    let client = world.client(How { names_max: 50_000, ..How::default() });
+    assert_eq!(client.list("t").await.expect("listed").len(), 1000);
+    slow_down(&client, "ListObjects");
+    let (began, before) = (Instant::now(), client.lists());
+    for directory in &directories[..500] {
+        assert_eq!(client.list(directory).await.expect("listed").len(), 10, "{directory}");
+    }
+    // What the walk asked for ahead of itself comes, and no more.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(client.lists() - before <= 65, "{} LIST for 50 pages", client.lists() - before);
+    for directory in &directories[500..] {
+        assert_eq!(client.list(directory).await.expect("listed").len(), 10, "{directory}");
+    }
+    let (seconds, lists) = (began.elapsed().as_secs() - 60, client.lists() - before);
+    println!("100 pages: {seconds} s, {lists} LIST");
+    assert!(seconds <= 50 && lists <= 115, "{seconds} s, {lists} LIST");
+}
+
+/// A walk through a tree whose pages come several at once sees what is there, whatever this mount changes meanwhile, and
+/// goes on where a page failed.
+#[tokio::test]
+async fn walks_of_large_trees_see_what_is_there() {
+    for seed in 0..4 {
+        let mut rng = Rng::with_seed(seed);
+        let world = World::new(100).await;
+        let mut keys = BTreeSet::new();
+        for number in 0..500 {
+            keys.extend((0..rng.u8(5..12)).map(|n| format!("d{number:03}/f{n}")));
+        }
+        keys.iter().for_each(|key| world.put(key, vec![1]));
+        let client = world.client(How { names_max: 50_000, seed, ..How::default() });
+        let failure = Failure::ServerError;
+        client.fault.set_rules(vec![Rule { operation: Some("ListObjects"), when: When::Chance(0.1), failure }]);
+        walk(&client, &mut keys, &mut rng).await;
+    }
+}
+
+/// The attributes of a POSIX directory are asked for as many at once as the mount may, not one after another.
+#[tokio::test(start_paused = true)]
+async fn attributes_come_many_at_once() {
+    let world = World::new(1000).await;
+    let other = world.client(How::default());
+    other.mkdir("d", 0o750).await.expect("made");
+    for number in 0..64 {
+        other.write(&format!("d/f{number:02}"), b"x").await.expect("stored");
+    }
+    other.setattr("d", Changes { mode: Some(0o700), ..Changes::default() }).await.expect("a marker");
+    let client = world.client(How::default());
+    client.walk("d").await.expect("is there");
+    slow_down(&client, "HeadObject");
+    let (began, before) = (Instant::now(), client.heads());
+    assert_eq!(client.list("d").await.expect("listed").len(), 64);
+    let (seconds, heads) = (began.elapsed().as_secs(), client.heads() - before);
+    // One of the marker, then four at once: so many are allowed here.
+    assert!(heads >= 64 && seconds <= heads.div_ceil(4) + 2, "{heads} HEAD in {seconds} s");
 }

@@ -9,9 +9,6 @@ fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
     pairs.iter().map(|(name, count)| (name.to_string(), *count)).collect()
 }
 
-/// HEADs by which a bucket's root that holds one directory is judged, once per mount.
-const ROOT_JUDGED: u64 = 1;
-
 const BOTH: &[Kind] = &[Kind::Rgw, Kind::Embedded];
 
 /// Opening and reading a small file after `ls` is one GET; a new small file is one PUT, also by `echo x > f`; `df` is
@@ -46,17 +43,15 @@ fn a_listing_costs_its_pages() {
     let cost = mount.cost(|| {
         assert_eq!(mount.sh("ls -l many | wc -l").trim(), "10001");
     });
-    // One page more: the bucket's root, in which the directory is looked up; and what that root's files carry is judged
-    // by the marker that its one directory might have. Up to three pages are asked for behind the last one, before that
-    // is known to be the last.
-    assert_eq!(cost["HeadObject"], ROOT_JUDGED, "{cost:?}");
-    assert!((11..=14).contains(&cost["ListObjects"]) && cost.len() == 2, "{cost:?}");
+    // One page more: the bucket's root, in which the directory is looked up. Up to three pages are asked for behind the
+    // last one, before that is known to be the last.
+    assert!((11..=14).contains(&cost["ListObjects"]) && cost.len() == 1, "{cost:?}");
     let again = mount.cost(|| drop(mount.sh("ls many/f00007 many/f09999; ls many/none || true")));
     assert!(again.values().sum::<u64>() <= 11, "names are answered from the listing: {again:?}");
 }
 
 /// Programs that read 1,000 directories of ten files one after another, in either order, cost the pages of one listing
-/// that folds nothing, and no HEAD below the root; a second time within the TTL nothing. So do 1,000 names that are not there.
+/// that folds nothing, and no HEAD; a second time within the TTL nothing. So do 1,000 names that are not there.
 #[test]
 fn a_walk_costs_the_pages_of_one_listing() {
     let Some(rig) = Rig::start(Kind::Embedded, "a_walk_costs_the_pages_of_one_listing") else { return };
@@ -70,7 +65,7 @@ fn a_walk_costs_the_pages_of_one_listing() {
         let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags, ..How::default() });
         let cold = mount.cost(|| assert_eq!(mount.sh(walk).trim(), "10000", "{walk}"));
         // `find` asks what file system this is, which costs one HEAD of the bucket.
-        assert!(cold["ListObjects"] <= 15 && cold["HeadObject"] == ROOT_JUDGED, "{walk}: {cold:?}");
+        assert!(cold["ListObjects"] <= 15 && !cold.contains_key("HeadObject"), "{walk}: {cold:?}");
         let again = mount.cost(|| assert_eq!(mount.sh(walk).trim(), "10000", "{walk}"));
         assert!(!again.contains_key("ListObjects") && !again.contains_key("HeadObject"), "{walk} again: {again:?}");
     }
@@ -102,7 +97,7 @@ fn siblings_in_any_order_cost_a_few_pages() {
     }
 }
 
-/// Small files that programs open one after another cost one GET each, and no HEAD below the root; those that nobody opens cost
+/// Small files that programs open one after another cost one GET each, and no HEAD; those that nobody opens cost
 /// nothing worth speaking of.
 #[test]
 fn small_files_cost_one_get_each() {
@@ -123,8 +118,7 @@ fn small_files_cost_one_get_each() {
         let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
         let cost = mount.cost(|| assert_eq!(mount.sh(reader).trim(), bytes.to_string(), "{reader}"));
         let (gets, lists) = (cost["GetObject"], cost["ListObjects"]);
-        // On a busy machine a reader may overtake what is on its way to it, and ask for it himself.
-        assert!(gets <= 303 && lists <= 5 && cost["HeadObject"] == ROOT_JUDGED, "{reader}: {cost:?}");
+        assert!(gets <= 300 && lists <= 5 && !cost.contains_key("HeadObject"), "{reader}: {cost:?}");
         assert!(mount.status()["reading"]["hits"].as_u64() >= Some(200), "{reader}: {}", mount.status()["reading"]);
     }
     // A run of files that ends: what was fetched ahead of it in vain is a small part of what was read.

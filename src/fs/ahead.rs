@@ -59,14 +59,15 @@ impl State {
         missed
     }
 
-    /// Comes to a file; the sequence that it goes on with, or may begin, is the last one then.
-    fn come_to(&mut self, ino: Ino) {
+    /// Comes to a file, maybe in a walk; the sequence that it goes on with, or may begin, is the last one then.
+    fn come_to(&mut self, ino: Ino, walking: bool) {
         let found = self.sequences.iter_mut().rposition(|sequence| sequence.goes_on_with(ino));
         match found.and_then(|at| self.sequences.remove(at)) {
             Some(sequence) => self.sequences.push_back(sequence),
             None => {
                 self.sequences.iter_mut().for_each(Sequence::doubt);
-                self.sequences.extend([Order::Number, Order::Name].map(|order| Sequence::new(ino, order)));
+                let begin = if walking { Sequence::of_walk } else { Sequence::new };
+                self.sequences.extend([Order::Number, Order::Name].map(|order| begin(ino, order)));
             }
         }
         let surplus = self.sequences.len().saturating_sub(SEQUENCES_MAX);
@@ -87,11 +88,13 @@ impl Fs {
             // Every open is to ask the store.
             return;
         }
+        let parent = self.tree.read(ino, |inode| inode.parent_and_name().0);
+        let walking = parent.is_some_and(|parent| self.walks.are_in(parent));
         let mut state = self.ahead.lock();
         let missed = state.take_missed();
         let size_bytes = self.tree.read(ino, |inode| inode.attr.size_bytes).unwrap_or(0);
         state.record.opened_bytes += if size_bytes <= WHOLE_BYTES_MAX { size_bytes } else { 0 };
-        state.come_to(ino);
+        state.come_to(ino, walking);
         for sequence in state.sequences.iter_mut().rev().take(2) {
             let (after, order, count) = sequence.lacks();
             sequence.extend(self.tree.files_after(after, order, count));
@@ -135,6 +138,10 @@ impl Fs {
 
     /// Does not keep the file: whoever opens it must see whether somebody else has.
     async fn bring_ahead(self: Arc<Self>, ino: Ino, warming: impl Future<Output = Result<Option<ObjectHead>>>) {
+        if !self.ahead.lock().held.contains_key(&ino) {
+            // Whoever has opened it meanwhile fetches it himself.
+            return;
+        }
         match warming.await {
             // Old news would count as fresh where somebody asked to forget what is known.
             Ok(Some(head)) if self.is_fresh(ino) => self.learn_head(ino, &head),

@@ -1,5 +1,6 @@
 //! The listing behind a walk: one that folds nothing brings all directories of a subtree, a page at a time, where each
-//! directory would cost a request of its own. It is a page ahead of the walk and stops where that stops.
+//! directory would cost a request of its own. It is a page ahead of the walk and stops where that stops. In a tree that
+//! turns out to be large, the pages behind that one are on their way already, several at once.
 //!
 //! It never stands in the way: a directory that it does not bring is listed by itself.
 
@@ -11,11 +12,12 @@ use futures_util::{StreamExt, stream};
 
 use crate::error::Result;
 use crate::format::key::{BucketName, Prefix};
-use crate::store::ListRequest;
+use crate::store::{ListPage, ListRequest};
 use crate::tree::{Ino, Knowledge, Place};
 
 use super::Fs;
 use super::names::{Position, Subtree, Whole};
+use super::pages::Pages;
 use super::walk::{Course, Reads, Spot};
 
 /// Walks at once.
@@ -31,6 +33,9 @@ const AMONG_PAGES_EACH: usize = 2;
 
 /// Keys of a page that lie in a directory itself when its next page is worth as much as one that folds.
 const OWN_MIN: usize = 500;
+
+/// Pages that come one after the other, before it is worth guessing where the next ones end: a tree of so many is large.
+const SINGLE_PAGES: usize = 16;
 
 /// A walk below a directory.
 pub(super) struct Walk {
@@ -57,6 +62,8 @@ enum Next {
     Start,
     After(String),
     Continuation(String),
+    /// In one of these, several of which are asked for at once.
+    Several(Box<Pages>),
     /// Nothing: it has come to its end.
     End,
 }
@@ -118,10 +125,10 @@ impl Scan {
 }
 
 impl Walks {
-    fn step(&self, spot: Spot, parent: Option<&Spot>) -> Option<Step> {
+    fn step(&self, spot: Spot, parent: Option<&Spot>, is_first: impl FnOnce() -> bool) -> Option<Step> {
         let mut state = self.0.lock().expect("no panic under this lock");
         let now = Instant::now();
-        let course = state.reads.note(&spot, parent, now);
+        let course = state.reads.note(&spot, parent, is_first, now);
         state.walks.retain(|(_, used)| now.saturating_duration_since(*used) < IDLE_MAX);
         if let Some(Course::Below(_)) = course {
             // Who went in an order of its own goes in the order of names now.
@@ -148,6 +155,13 @@ impl Walks {
         self.0.lock().expect("no panic under this lock").reads.go_on(Instant::now());
     }
 
+    /// Whether a walk has come to a directory, and not gone on from there.
+    pub(super) fn are_in(&self, directory: Ino) -> bool {
+        let state = self.0.lock().expect("no panic under this lock");
+        let last = state.reads.last().filter(|spot| spot.ino == directory);
+        last.is_some_and(|spot| state.walks.iter().any(|(walk, _)| walk.base.holds(spot)))
+    }
+
     fn end(&self, walk: &Arc<Walk>) {
         let mut state = self.0.lock().expect("no panic under this lock");
         state.walks.retain(|(other, _)| !Arc::ptr_eq(other, walk));
@@ -170,7 +184,8 @@ impl Fs {
             Some(Spot { ino, bucket, prefix })
         });
         let spot = Spot { ino: directory, bucket, prefix };
-        let Some(step) = self.walks.step(spot, parent.as_ref()) else { return Ok(None) };
+        let is_first = || self.tree.is_first_directory(directory);
+        let Some(step) = self.walks.step(spot, parent.as_ref(), is_first) else { return Ok(None) };
         let base = &step.walk.base;
         if self.tree.place(base.ino).as_ref() != Some(&base.place()) {
             // It was moved or removed.
@@ -205,8 +220,7 @@ impl Fs {
                     restarted = true;
                 }
             }
-            self.next_page(&walk.base, &mut scan).await?;
-            pages += 1;
+            pages += usize::from(self.next_page(&walk.base, &mut scan).await?);
         }
         Ok(true)
     }
@@ -244,27 +258,52 @@ impl Fs {
         }
     }
 
-    /// Takes in the next page of a walk's listing.
-    async fn next_page(&self, base: &Spot, scan: &mut Scan) -> Result<()> {
+    /// Takes in the next page of a walk's listing; answers whether there was anything in it.
+    async fn next_page(&self, base: &Spot, scan: &mut Scan) -> Result<bool> {
+        let Some((page, since)) = self.ask_for_page(base, scan).await? else { return Ok(false) };
+        scan.pages += 1;
+        let first = page.objects.first().map(|object| object.key.clone());
+        let was_empty = first.is_none();
+        scan.page_first = first.or(scan.page_first.take());
+        let whole = scan.subtree.add(page, since);
+        let filled = stream::iter(whole).map(|whole| self.fill_directory(base, whole));
+        filled.buffered(self.config.requests_max).for_each(|()| std::future::ready(())).await;
+        self.tell_kernel();
+        Ok(!was_empty)
+    }
+
+    /// The next page of a walk's listing, and when it was asked for.
+    async fn ask_for_page(&self, base: &Spot, scan: &mut Scan) -> Result<Option<(ListPage, Instant)>> {
         let prefix = base.prefix.as_str().to_owned();
-        let request = match &scan.next {
+        let request = match &mut scan.next {
             Next::Start => ListRequest { prefix, ..ListRequest::default() },
             Next::After(key) => ListRequest { prefix, start_after: Some(key.clone()), ..ListRequest::default() },
             Next::Continuation(token) => {
                 ListRequest { prefix, continuation: Some(token.clone()), ..ListRequest::default() }
             }
-            Next::End => return Ok(()),
+            Next::Several(pages) => {
+                let came = pages.next().await;
+                match &came {
+                    Ok(Some((page, _))) if page.continuation.is_some() => {}
+                    Ok(Some(_)) => scan.next = Next::End,
+                    // What was asked for behind it would leave a gap.
+                    Ok(None) | Err(_) => scan.next = Next::After(scan.subtree.last_key().to_owned()),
+                }
+                return Ok(came?);
+            }
+            Next::End => return Ok(None),
         };
         let since = Instant::now();
         let page = self.store.list(&base.bucket, &request).await?;
-        scan.pages += 1;
-        scan.next = page.continuation.clone().map_or(Next::End, Next::Continuation);
-        scan.page_first = page.objects.first().map(|object| object.key.clone());
-        let whole = scan.subtree.add(page, since);
-        let filled = stream::iter(whole).map(|whole| self.fill_directory(base, whole));
-        filled.buffered(self.config.requests_max).for_each(|()| std::future::ready(())).await;
-        self.tell_kernel();
-        Ok(())
+        scan.next = match &page.continuation {
+            None => Next::End,
+            Some(_) if scan.pages + 1 >= SINGLE_PAGES => {
+                let below = (request.prefix, false);
+                Next::Several(Box::new(Pages::behind(self.store.clone(), base.bucket.clone(), below, &page)))
+            }
+            Some(token) => Next::Continuation(token.clone()),
+        };
+        Ok(Some((page, since)))
     }
 
     /// Takes in all names of a directory of the walk. What cannot be taken in is asked for again when it is read.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::format::header::Posix;
 use crate::format::key::{BucketName, Prefix};
-use crate::store::{Key, Kind, ListedObject, Location, ObjectHead};
-use crate::tree::{Entry, FileKind, Ino, Sighting};
+use crate::store::{Key, Kind, ListPage, ListedObject, Location, ObjectHead};
+use crate::tree::{Entry, FileKind, Ino, Place, ROOT, Sighting};
 
 use super::attr::remembered;
 use super::names::Names;
@@ -23,6 +23,22 @@ const JUDGES_MAX: usize = 3;
 const SETTLED_AGE: Duration = Duration::from_secs(2);
 
 impl Fs {
+    /// Judges the root of a bucket, by the page that showed at the start that the store answers: nobody waits for it
+    /// later. What the page tells of names is too old by the time that somebody asks for them.
+    pub(crate) async fn judge_ahead(&self, page: Option<ListPage>) {
+        let (Some(page), Place::Directory { bucket, prefix }) = (page, &self.config.root) else { return };
+        let mut names = Names::new(prefix.as_str());
+        names.add(page);
+        // What is empty now may get files that tell more.
+        if self.config.attrs != Attrs::Auto || prefix.marker().is_some() || names.newest(1).is_empty() {
+            return;
+        }
+        match self.judge_root(bucket, &names).await {
+            Ok(posix) => self.tree.set_posix(ROOT, posix),
+            Err(error) => log::debug!("what the root's files carry is not known: {error}"),
+        }
+    }
+
     /// Finds out whether a directory's files carry POSIX metadata.
     pub(super) async fn judge(
         &self,
@@ -86,21 +102,26 @@ impl Fs {
 
     async fn judge_root(&self, bucket: &BucketName, names: &Names) -> Result<bool> {
         let judged = names.newest(JUDGES_MAX).into_iter().map(|(key, listed)| async move {
-            let location = Location { bucket: bucket.clone(), key: Key::new(&key).ok()? };
+            let Ok(key) = Key::new(&key) else { return Ok(false) };
+            let location = Location { bucket: bucket.clone(), key };
             if let Some(ListedObject { etag, size_bytes, modified, .. }) = listed
                 && let Some(told) = self.data.attributes().find(&location, etag, *size_bytes, *modified).await
             {
-                return Some(told.posix.is_some());
+                return Ok(told.posix.is_some());
             }
-            let head = self.store.head(&location, None).await.ok()?;
+            let head = match self.store.head(&location, None).await {
+                Ok(head) => head,
+                Err(error) if error.kind.is_transient() => return Err(error),
+                // Nothing is there, or nothing that may be read.
+                Err(_) => return Ok(false),
+            };
             let is_posix = Posix::read(&head.headers.metadata).is_some();
             if is_posix {
                 self.remember_told(&location, &head).await;
             }
-            Some(is_posix)
+            Ok(is_posix)
         });
-        let judged: Vec<_> = futures_util::future::join_all(judged).await;
-        Ok(judged.contains(&Some(true)))
+        Ok(futures_util::future::try_join_all(judged).await?.contains(&true))
     }
 
     /// Keeps what a HEAD told for later mounts.

@@ -195,7 +195,7 @@ impl Fs {
     /// Answers whether somebody wanted them to the end.
     async fn stream_rest(&self, directory: Ino, mut rest: Rest, growing: &Growing) -> Result<bool> {
         let place = self.directory_place(directory)?;
-        while let Some(page) = rest.pages.next().await? {
+        while let Some((page, _)) = rest.pages.next().await? {
             if growing.is_closed() {
                 return Ok(false);
             }
@@ -335,7 +335,7 @@ impl Fs {
         let page = self.store.list(&bucket, &request).await?;
         let ended = page.continuation.is_none();
         let pages = (!ended && extent == Extent::All)
-            .then(|| Pages::behind(self.store.clone(), bucket.clone(), prefix.as_str().to_owned(), &page));
+            .then(|| Pages::behind(self.store.clone(), bucket.clone(), (prefix.as_str().to_owned(), true), &page));
         names.add(page);
         self.tree.set_hidden_keys(directory, names.hidden_keys());
         self.judge(directory, &bucket, &prefix, &names).await?;

@@ -266,6 +266,11 @@ impl Subtree {
         }
     }
 
+    /// The last key that has come.
+    pub(super) fn last_key(&self) -> &str {
+        &self.last_key
+    }
+
     /// Where a directory is.
     pub(super) fn position(&self, prefix: &str) -> Position {
         match self.open.iter().find(|open| open.names.prefix() == prefix) {

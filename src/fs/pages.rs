@@ -1,15 +1,16 @@
-//! The pages of a large directory: what comes behind the first one is asked for several pages at once. Where a page
+//! The pages of a large directory, or of a large tree: what comes behind the first one is asked for several pages at once. Where a page
 //! will end is guessed from where the last ones did, so that the names between two guesses are one request; a wrong
 //! guess costs a request, never a name.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::format::key::BucketName;
-use crate::store::{self, ListPage, ListRequest, Store};
+use crate::store::{self, ListPage, ListRequest, Store, operation as op};
 
 /// Pages asked for at once.
 const AT_ONCE_MAX: usize = 4;
@@ -33,7 +34,10 @@ pub(super) struct Pages {
     store: Arc<dyn Store>,
     bucket: BucketName,
     prefix: String,
-    asked: FuturesOrdered<BoxFuture<'static, store::Result<Range>>>,
+    /// Whether what lies deeper is folded.
+    delimited: bool,
+    /// On their way whether or not somebody waits for them.
+    asked: FuturesOrdered<AbortOnDropHandle<store::Result<Range>>>,
     /// How to guess where the next pages end.
     guess: Option<Guess>,
     /// Up to where was asked for, below the prefix; `None` if that is the directory's end.
@@ -41,10 +45,11 @@ pub(super) struct Pages {
     at_once: usize,
 }
 
-/// A page, up to where it was wanted.
+/// A page, up to where it was wanted, and when it was asked for.
 struct Range {
     page: ListPage,
     to: Option<String>,
+    since: Instant,
 }
 
 /// Where an even listing goes on, by its last page.
@@ -78,10 +83,13 @@ impl Guess {
         let start = (differs - run).max(end.saturating_sub(DIGITS_MAX));
         let value = |name: &str| number(&name.as_bytes()[start..], end - start, digits);
         let spread = value(last).saturating_sub(value(first));
-        // Where none is left out, pages end where they are expected to; where names are spread by chance, nearly no
-        // page has a tenth more of them than another one.
-        let dense = spread + 1 == count as u128;
-        let step = if dense { spread + 1 } else { spread - spread / 10 };
+        // Where none is left out, pages end where they are expected to: at the next name, or, where more follows the
+        // digits, just before it. Where names are spread by chance, nearly no page has a tenth more of them than another.
+        let step = match (spread + 1 == count as u128, end == last.len()) {
+            (true, true) => spread + 1,
+            (true, false) => spread,
+            (false, _) => spread - spread / 10,
+        };
         (step > 0 && count >= NAMES_TELLING).then(|| Guess {
             common: last[..start].to_owned(),
             digits,
@@ -115,18 +123,25 @@ fn number(characters: &[u8], width: usize, digits: &str) -> u128 {
 }
 
 impl Pages {
-    /// What comes behind a directory's first page.
-    pub(super) fn behind(store: Arc<dyn Store>, bucket: BucketName, prefix: String, first: &ListPage) -> Self {
+    /// What comes behind a page of a directory's names, or, not `delimited`, of all keys below it.
+    pub(super) fn behind(
+        store: Arc<dyn Store>,
+        bucket: BucketName,
+        (prefix, delimited): (String, bool),
+        first: &ListPage,
+    ) -> Self {
         let asked = FuturesOrdered::new();
-        let mut pages = Pages { store, bucket, prefix, asked, guess: None, reached: None, at_once: 1 };
+        let mut pages = Pages { store, bucket, prefix, delimited, asked, guess: None, reached: None, at_once: 1 };
         pages.go_on(first);
         pages
     }
 
-    /// The next page; `None` behind the last one. Names come in order.
-    pub(super) async fn next(&mut self) -> store::Result<Option<ListPage>> {
+    /// The next page and when it was asked for; `None` behind the last one, which alone has no continuation. Names come in
+    /// order. After an error some are missing.
+    pub(super) async fn next(&mut self) -> store::Result<Option<(ListPage, Instant)>> {
         self.ask();
-        let Some(Range { mut page, to }) = self.asked.next().await.transpose()? else { return Ok(None) };
+        let Some(came) = self.asked.next().await else { return Ok(None) };
+        let Range { mut page, to, since } = came.map_err(|error| self.broken(&error))??;
         let is_within = |key: &str| {
             let name = key.strip_prefix(&self.prefix).unwrap_or(key);
             to.as_deref().is_none_or(|to| name <= to)
@@ -139,11 +154,12 @@ impl Pages {
             // All that was asked for beyond is nothing.
             self.asked.clear();
             self.reached = None;
-            return Ok(Some(page));
+            return Ok(Some((page, since)));
         }
         if reached || exactly {
             page.objects.retain(|object| is_within(&object.key));
             page.prefixes.retain(|prefix| is_within(prefix));
+            page.continuation.get_or_insert_default();
             self.at_once = (self.at_once + 1).min(AT_ONCE_MAX);
             if (page.objects.len() + page.prefixes.len()) * 2 < came {
                 // Far fewer than expected: what was asked for next would be as empty.
@@ -152,7 +168,11 @@ impl Pages {
         } else {
             self.go_on(&page);
         }
-        Ok(Some(page))
+        Ok(Some((page, since)))
+    }
+
+    fn broken(&self, error: &tokio::task::JoinError) -> store::Error {
+        store::Error::new(store::Kind::Interrupted, op::LIST_OBJECTS, self.prefix.clone(), error.to_string())
     }
 
     /// Goes on behind a page, whatever was guessed.
@@ -178,12 +198,13 @@ impl Pages {
     }
 
     fn send(&mut self, request: ListRequest, to: Option<String>) {
-        let request = ListRequest { prefix: self.prefix.clone(), delimited: true, ..request };
+        let request = ListRequest { prefix: self.prefix.clone(), delimited: self.delimited, ..request };
         let (store, bucket) = (self.store.clone(), self.bucket.clone());
-        self.asked.push_back(Box::pin(async move {
+        self.asked.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+            let since = Instant::now();
             let page = store.list(&bucket, &request).await?;
-            Ok(Range { page, to })
-        }));
+            Ok(Range { page, to, since })
+        })));
     }
 }
 
@@ -209,7 +230,7 @@ mod tests {
         let trace = Arc::new(Trace::new(memory));
         let request = ListRequest { prefix: "d/".to_owned(), delimited: true, ..ListRequest::default() };
         let mut page = trace.list(&bucket, &request).await.expect("answered");
-        let mut pages = Pages::behind(trace.clone(), bucket, "d/".to_owned(), &page);
+        let mut pages = Pages::behind(trace.clone(), bucket, ("d/".to_owned(), true), &page);
         let mut told = Vec::new();
         loop {
             let mut names: Vec<String> =
@@ -217,7 +238,7 @@ mod tests {
             names.sort();
             told.extend(names);
             match pages.next().await.expect("answered") {
-                Some(next) => page = next,
+                Some((next, _)) => page = next,
                 None => break,
             }
         }

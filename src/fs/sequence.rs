@@ -1,7 +1,8 @@
 //! Recognizes files that are opened one after another in an order that is known beforehand, and says how many of the
 //! next ones should be here when their turn comes. Pure.
 //!
-//! The third file in order makes a sequence; the window doubles with each further one. Whoever opens files here and
+//! The third file in order makes a sequence, and the first one that a walk comes to; the window doubles with each further
+//! one. Whoever opens files here and
 //! there pays for no more than a few wrong guesses: what was fetched in vain is counted, and too much of it ends the
 //! guessing until more has been of use.
 
@@ -59,6 +60,12 @@ impl Sequence {
     /// A sequence that may begin with a file.
     pub(super) fn new(first: Ino, order: Order) -> Self {
         Sequence { order, last: first, upcoming: VecDeque::new(), run: 0 }
+    }
+
+    /// A sequence that begins with the file to which a walk has come: who reads directories one after another and opens
+    /// a file on the way is about to open others.
+    pub(super) fn of_walk(first: Ino, order: Order) -> Self {
+        Sequence { run: RUN_MIN, ..Sequence::new(first, order) }
     }
 
     /// Whether an open goes on with the sequence; then it has come to that file.
@@ -131,6 +138,15 @@ mod tests {
         for (what, opens, expected) in table {
             assert_eq!(wanted(opens), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn a_walk_has_a_window_from_its_first_file_on() {
+        let mut sequence = Sequence::of_walk(Ino(1), Order::Name);
+        sequence.extend((2..99).map(Ino).collect());
+        assert_eq!(sequence.wanted().count(), 4);
+        assert!(sequence.goes_on_with(Ino(2)));
+        assert_eq!(sequence.wanted().count(), 8);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Recognizes walks: programs that read one directory after another below a common one (`ls -R`, `find`, `du`, `tar`).
 //! Pure.
 //!
+//! Who reads a directory and then the first one in it begins a walk already; of any other order two steps are seen first.
+//!
 //! So do programs that read directories of one parent in an order of their own (`git` in its objects), which may never
 //! read that parent itself; where that is the order of names, it is a walk like any other.
 //!
@@ -62,8 +64,20 @@ impl Reads {
         self.recent.back_mut().into_iter().for_each(|(_, at)| *at = now);
     }
 
-    /// Notes that a directory is read, and where that lies; answers the walk that this is part of, if it is.
-    pub(super) fn note(&mut self, read: &Spot, parent: Option<&Spot>, now: Instant) -> Option<Course> {
+    /// The directory that was read last.
+    pub(super) fn last(&self) -> Option<&Spot> {
+        self.recent.back().map(|(spot, _)| spot)
+    }
+
+    /// Notes that a directory is read, where that lies, and whether no other directory comes before it there; answers the
+    /// walk that this is part of, if it is.
+    pub(super) fn note(
+        &mut self,
+        read: &Spot,
+        parent: Option<&Spot>,
+        is_first: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> Option<Course> {
         if self.recent.back().is_some_and(|(_, at)| now.saturating_duration_since(*at) > PAUSE_MAX) {
             self.recent.clear();
         }
@@ -71,6 +85,7 @@ impl Reads {
         let above = self.recent.iter().map(|(spot, _)| spot).filter(|spot| spot.holds(read));
         let steps = |base: &Spot| self.recent.iter().filter(|(spot, _)| spot == base || base.holds(spot)).count();
         let base = above.filter(|base| steps(base) >= STEPS_MIN).min_by_key(|base| base.prefix.as_str().len()).cloned();
+        let first_step = parent.filter(|parent| base.is_none() && self.last() == Some(*parent) && is_first()).cloned();
         let is_sibling = |spot: &Spot, parent: &Spot| {
             parent.holds(spot)
                 && !spot.prefix.as_str()[parent.prefix.as_str().len()..].trim_end_matches('/').contains('/')
@@ -88,7 +103,7 @@ impl Reads {
             self.recent.pop_front();
         }
         self.recent.push_back((read.clone(), now));
-        base.map(Course::Below).or(among)
+        base.or(first_step).map(Course::Below).or(among)
     }
 }
 
@@ -117,8 +132,23 @@ mod tests {
         ];
         for (what, reads, expected) in table {
             let (mut seen, now) = (Reads::default(), Instant::now());
-            let told = reads.iter().map(|prefix| seen.note(&spot(prefix), None, now)).last().flatten();
+            let told = reads.iter().map(|prefix| seen.note(&spot(prefix), None, || true, now)).last().flatten();
             assert_eq!(told, expected.map(|base| Course::Below(spot(base))), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_first_directory_in_the_one_that_was_read_last_is_a_second_step() {
+        let table: [(&str, &[&str], bool, Option<&str>); 4] = [
+            ("the first one", &["r", "r/a"], true, Some("r/")),
+            ("another one", &["r", "r/b"], false, None),
+            ("something was read between", &["r", "x", "r/a"], true, None),
+            ("its parent was not read", &["r/a"], true, None),
+        ];
+        for (what, reads, is_first, expected) in table {
+            let (mut seen, now) = (Reads::default(), Instant::now());
+            let told = reads.iter().map(|read| seen.note(&spot(read), Some(&spot("r")), || is_first, now));
+            assert_eq!(told.last().flatten(), expected.map(|base| Course::Below(spot(base))), "{what}");
         }
     }
 
@@ -126,26 +156,30 @@ mod tests {
     fn the_fourth_of_some_siblings_is_a_walk_among_them() {
         let (mut seen, now) = (Reads::default(), Instant::now());
         let parent = spot("p");
-        let told = ["p/7", "q/1", "p/3", "p/9/x", "p/1", "p/5"].map(|read| seen.note(&spot(read), Some(&parent), now));
+        let told = ["p/7", "q/1", "p/3", "p/9/x", "p/1", "p/5"]
+            .map(|read| seen.note(&spot(read), Some(&parent), || false, now));
         assert_eq!(told, [None, None, None, None, None, Some(Course::Among(parent.clone()))]);
         let mut seen = Reads::default();
-        let told = ["p/1", "p/2", "p/3", "p/4"].map(|read| seen.note(&spot(read), Some(&parent), now));
+        let told = ["p/1", "p/2", "p/3", "p/4"].map(|read| seen.note(&spot(read), Some(&parent), || false, now));
         assert_eq!(told, [None, None, None, Some(Course::Below(parent))], "in the order of names");
     }
 
     #[test]
     fn a_pause_ends_a_walk_and_memory_is_bounded() {
         let (mut seen, start) = (Reads::default(), Instant::now());
-        seen.note(&spot(""), None, start);
-        seen.note(&spot("a"), None, start);
-        assert_eq!(seen.note(&spot("b"), None, start + PAUSE_MAX * 2), None);
+        seen.note(&spot(""), None, || false, start);
+        seen.note(&spot("a"), None, || false, start);
+        assert_eq!(seen.note(&spot("b"), None, || false, start + PAUSE_MAX * 2), None);
         let mut large = Reads::default();
-        large.note(&spot(""), None, start);
+        large.note(&spot(""), None, || false, start);
         large.go_on(start + PAUSE_MAX * 2);
-        large.note(&spot("a"), None, start + PAUSE_MAX * 2);
-        assert!(large.note(&spot("b"), None, start + PAUSE_MAX * 2).is_some(), "a large directory takes long to read");
+        large.note(&spot("a"), None, || false, start + PAUSE_MAX * 2);
+        assert!(
+            large.note(&spot("b"), None, || false, start + PAUSE_MAX * 2).is_some(),
+            "a large directory takes long to read"
+        );
         for number in 0..100 {
-            seen.note(&spot(&number.to_string()), None, start + PAUSE_MAX * 2);
+            seen.note(&spot(&number.to_string()), None, || false, start + PAUSE_MAX * 2);
         }
         assert_eq!(seen.recent.len(), READS_MAX);
     }

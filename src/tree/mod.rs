@@ -238,6 +238,11 @@ impl Tree {
         self.lock().files_after(ino, order, count)
     }
 
+    /// Whether no other directory comes before this one in its parent, as far as that is soon found out.
+    pub fn is_first_directory(&self, directory: Ino) -> bool {
+        self.lock().is_first_directory(directory)
+    }
+
     /// How far the names of a directory are known.
     pub fn knowledge(&self, directory: Ino) -> Knowledge {
         self.lock().knowledge(directory)

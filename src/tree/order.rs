@@ -54,6 +54,13 @@ impl Table {
         files
     }
 
+    pub(super) fn is_first_directory(&self, directory: Ino) -> bool {
+        let names = || Some(&self.directory(self.inodes.get(&directory)?.parent)?.names);
+        let is_directory = |ino: &Ino| self.inodes.get(ino).is_some_and(|inode| inode.attr.kind == FileKind::Directory);
+        let first = names().and_then(|names| names.values().take(VISITS_MAX).copied().find(is_directory));
+        first == Some(directory)
+    }
+
     fn first_in(&self, directory: Ino, order: Order) -> Option<Ino> {
         let names = &self.directory(directory)?.names;
         match order {
