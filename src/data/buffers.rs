@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
+use crate::store::{self, PIECE_BYTES};
+
 use super::budget::{Budget, Claim};
 
 /// The size of a buffer that is kept for the next user. Others come from the allocator and go back to it.
-pub const BUFFER_BYTES: usize = 1 << 20;
+pub const BUFFER_BYTES: usize = PIECE_BYTES as usize;
 
 /// The part of the memory that spare buffers may take.
-const SPARE_SHARE: u64 = 16;
+const SPARE_SHARE: u64 = 4;
 
 /// The spare buffers. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +37,30 @@ struct Held {
     buffers: Buffers,
 }
 
+/// Bytes that were received in memory of their own, together with the memory that is claimed for them.
+struct Received {
+    bytes: Bytes,
+    room: Option<Room>,
+    buffers: Buffers,
+}
+
+impl AsRef<[u8]> for Received {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if let (Some(mut room), Ok(mut bytes)) = (self.room.take(), std::mem::take(&mut self.bytes).try_into_mut()) {
+            // Emptied first, so that nothing is moved.
+            bytes.clear();
+            room.bytes = bytes.into();
+            self.buffers.give_back(room);
+        }
+    }
+}
+
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.room.as_ref().expect("there until it is dropped").bytes
@@ -50,6 +76,18 @@ impl Drop for Held {
 }
 
 impl Room {
+    /// Its memory, if it has any yet, for somebody else to fill.
+    pub fn lend(&mut self) -> Option<Vec<u8>> {
+        Some(std::mem::take(&mut self.bytes)).filter(|bytes| bytes.capacity() > 0)
+    }
+
+    /// Takes back memory that was lent and not used, if it has none.
+    pub fn use_memory(&mut self, lent: &store::Buffers) {
+        if self.bytes.capacity() == 0 && self.length == BUFFER_BYTES {
+            self.bytes = lent.take().unwrap_or_default();
+        }
+    }
+
     /// The bytes so far.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         self.bytes.reserve_exact(self.length - self.bytes.len());
@@ -128,6 +166,13 @@ impl Buffers {
         }
     }
 
+    /// What was received in memory that the room lent, or in other memory that is used for nothing else: the room's own
+    /// goes. The last user gives the memory back.
+    pub fn hold_received(&self, mut room: Room, bytes: Bytes) -> Bytes {
+        room.bytes = Vec::new();
+        Bytes::from_owner(Received { bytes, room: Some(room), buffers: self.clone() })
+    }
+
     /// What a room was filled with. The last user gives the memory back.
     pub fn hold(&self, room: Room) -> Bytes {
         Bytes::from_owner(Held { room: Some(room), buffers: self.clone() })
@@ -159,6 +204,28 @@ mod tests {
         assert_eq!(budget.used_bytes(), 0, "what was never filled is not kept");
     }
 
+    #[tokio::test]
+    async fn memory_that_was_lent_and_filled_comes_back_with_its_claim() {
+        let budget = Budget::new(16 << 20);
+        let buffers = Buffers::new(budget.clone());
+        buffers.give_back(filled(&buffers, BUFFER));
+        let mut room = buffers.try_room(BUFFER).expect("the spare one");
+        let mut lent = room.lend().expect("it was filled before");
+        let place = lent.as_ptr();
+        assert!(room.lend().is_none());
+        lent.resize(BUFFER_BYTES, 7);
+        let held = buffers.hold_received(room, lent.into());
+        let slice = held.slice(1..3);
+        drop(held);
+        assert_eq!((slice.as_ref(), budget.used_bytes()), ([7; 2].as_slice(), BUFFER));
+        drop(slice);
+        let mut again = buffers.try_room(BUFFER).expect("the same");
+        assert_eq!((again.bytes_mut().as_ptr(), budget.used_bytes()), (place, BUFFER));
+        let lent = store::Buffers::new(again.lend().into_iter().collect());
+        again.use_memory(&lent);
+        assert_eq!(again.bytes_mut().as_ptr(), place, "what was not used is not lost");
+    }
+
     fn filled(buffers: &Buffers, length: u64) -> Room {
         let mut room = buffers.try_room(length).expect("room");
         room.bytes_mut().push(0);
@@ -174,9 +241,9 @@ mod tests {
                 (0..count).map(|_| filled(&buffers, BUFFER)).chain([filled(&buffers, 100)]).collect();
             rooms.into_iter().for_each(|room| buffers.give_back(room));
         };
-        give_back(9);
-        assert_eq!(budget.used_bytes(), 4 * BUFFER, "no more are kept than are worth it");
-        assert_eq!((buffers.release(BUFFER + 1), budget.used_bytes()), (2 * BUFFER, 2 * BUFFER));
+        give_back(20);
+        assert_eq!(budget.used_bytes(), 16 * BUFFER, "no more are kept than are worth it");
+        assert_eq!((buffers.release(BUFFER + 1), budget.used_bytes()), (2 * BUFFER, 14 * BUFFER));
         buffers.release(u64::MAX);
         let room = filled(&buffers, BUFFER);
         let waiting = tokio::spawn({

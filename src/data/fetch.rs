@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{Error, Meaning, Result};
-use crate::store::{GetOptions, ObjectHead};
+use crate::store::{self, GetOptions, ObjectHead};
 
 use super::budget::Claim;
 use super::buffers::{BUFFER_BYTES, Room};
@@ -48,6 +48,8 @@ pub(super) struct Fetch {
     /// The next byte that is missing, and the end.
     missing: Range<u64>,
     blocks: VecDeque<Filling>,
+    /// What memory their rooms have already.
+    lent: store::Buffers,
     /// Memory in which the answer is received.
     _receiving: Option<Claim>,
 }
@@ -60,8 +62,9 @@ impl Fetch {
         (blocks, receiving): (Vec<Coming>, Option<Claim>),
     ) -> Self {
         let filling = |(range, block, room)| Filling { range, block, room };
-        let blocks = blocks.into_iter().map(filling).collect();
-        Fetch { cache, stored, missing, blocks, _receiving: receiving }
+        let mut blocks: VecDeque<Filling> = blocks.into_iter().map(filling).collect();
+        let lent = store::Buffers::new(blocks.iter_mut().filter_map(|filling| filling.room.lend()).collect());
+        Fetch { cache, stored, missing, blocks, lent, _receiving: receiving }
     }
 
     pub(super) async fn run(mut self, mut head: Head) {
@@ -113,10 +116,15 @@ impl Fetch {
                 }
             };
             match piece {
-                Some(Ok(Piece::Head(told))) => head.take().map_or((), |head| drop(head.send(Ok(*told)))),
+                Some(Ok(Piece::Head(told))) => {
+                    first_byte.get_or_insert_with(Instant::now);
+                    if let Some(head) = head.take() {
+                        // The opener may have given up meanwhile.
+                        let _ = head.send(Ok(*told));
+                    }
+                }
                 Some(Ok(Piece::Bytes(mut bytes))) => {
                     brought_at = Instant::now();
-                    first_byte.get_or_insert(brought_at);
                     let skipped = (bytes.len() as u64).min(surplus);
                     surplus -= skipped;
                     self.take(bytes.split_off(skipped as usize), Origin::Store);
@@ -157,9 +165,11 @@ impl Fetch {
     /// What the store answers to a GET of a range of our version.
     fn pieces(&self, range: Range<u64>) -> BoxStream<'static, Result<Piece>> {
         let (store, version) = (self.cache.inner.store.clone(), self.stored.version.clone());
+        let buffers = self.lent.clone();
         let get = async move {
             let if_match = Some(version.etag.clone());
-            let options = GetOptions { range: Some(range), if_match, version_id: version.version_id.clone() };
+            let version_id = version.version_id.clone();
+            let options = GetOptions { range: Some(range), if_match, version_id, buffers };
             let got = store.get(&version.location, &options).await.map_err(version_error)?;
             if got.head.etag != version.etag {
                 return Err(Error::new(Meaning::Stale, version.location.to_string()));
@@ -174,13 +184,19 @@ impl Fetch {
     fn take(&mut self, mut bytes: Bytes, origin: Origin) {
         while let Some(filling) = self.blocks.front_mut().filter(|_| !bytes.is_empty()) {
             let wanted = (filling.range.end - self.missing.start) as usize;
+            let whole = bytes.len() == wanted && wanted >= BUFFER_BYTES;
             let taken = bytes.split_to(wanted.min(bytes.len()));
-            filling.room.bytes_mut().extend_from_slice(&taken);
+            if !whole {
+                filling.room.use_memory(&self.lent);
+                filling.room.bytes_mut().extend_from_slice(&taken);
+            }
             self.missing.start += taken.len() as u64;
             if taken.len() == wanted
                 && let Some(Filling { range, block, room }) = self.blocks.pop_front()
             {
-                let bytes = self.cache.inner.buffers.hold(room);
+                // A piece that is all of a block stays where it is, in the place of the room's own memory.
+                let buffers = &self.cache.inner.buffers;
+                let bytes = if whole { buffers.hold_received(room, taken) } else { buffers.hold(room) };
                 if origin == Origin::Store {
                     self.keep(&range, &bytes);
                 }

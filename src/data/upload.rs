@@ -300,7 +300,12 @@ impl Data {
         let version = &stored.version;
         let wanted = out.len() + (range.end - range.start) as usize;
         let if_match = Some(version.etag.clone());
-        let options = GetOptions { range: Some(range), if_match, version_id: version.version_id.clone() };
+        let options = GetOptions {
+            range: Some(range),
+            if_match,
+            version_id: version.version_id.clone(),
+            ..GetOptions::default()
+        };
         let mut got = self.inner.store.get(&version.location, &options).await.map_err(version_error)?;
         if got.head.etag != version.etag {
             return Err(Error::new(Meaning::Stale, version.location.to_string()));

@@ -10,6 +10,7 @@
 //! * Locations are safe by construction: see [`crate::format::key`].
 
 pub mod acl;
+pub mod buffers;
 pub mod error;
 pub mod fault;
 pub mod limit;
@@ -42,11 +43,15 @@ pub use crate::format::acl::{Acl, AclHeaders};
 pub use crate::format::key::{BucketName, Key};
 pub use crate::format::tags::{Tag, Tags};
 pub use acl::{AclTarget, NewAcl};
+pub use buffers::Buffers;
 pub use error::{Error, Kind};
 pub use link::{LinkMethod, PresignRequest};
 
 /// The result of a request to the store.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where the pieces of a body end, if they come whole: at multiples of this in the object.
+pub const PIECE_BYTES: u64 = 1 << 20;
 
 /// The bytes of an object as they arrive. Ends early only with an `Err`.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -195,6 +200,8 @@ pub struct GetOptions {
     pub if_match: Option<ETag>,
     /// An older version of a versioned bucket.
     pub version_id: Option<String>,
+    /// Memory to receive them in.
+    pub buffers: Buffers,
 }
 
 /// One page of a listing that is asked for.

@@ -28,9 +28,9 @@ use tokio::time::{Instant, sleep};
 use crate::store::operation as op;
 use crate::store::progress::{self, Watch};
 use crate::store::{
-    Acl, AclTarget, Body, BucketEntry, BucketHead, BucketName, Condition, CopyHeaders, CopySource, DeleteFailure, ETag,
-    Error, GetOptions, Key, Kind, ListPage, ListRequest, Location, NewAcl, ObjectBody, ObjectHead, ObjectHeaders, Part,
-    PresignRequest, Result, Store, Written,
+    Acl, AclTarget, Body, BucketEntry, BucketHead, BucketName, Buffers, Condition, CopyHeaders, CopySource,
+    DeleteFailure, ETag, Error, GetOptions, Key, Kind, ListPage, ListRequest, Location, NewAcl, ObjectBody, ObjectHead,
+    ObjectHeaders, Part, PresignRequest, Result, Store, Written,
 };
 
 /// How long and how often to try.
@@ -166,12 +166,13 @@ impl Retry {
     }
 
     /// The body of a GET, made to outlive its connection.
-    fn resuming(&self, location: &Location, version_id: Option<String>, answer: ObjectBody) -> ObjectBody {
+    fn resuming(&self, location: &Location, options: &GetOptions, answer: ObjectBody) -> ObjectBody {
         let ObjectBody { head, range, body } = answer;
         let source = Source {
             inner: self.inner.clone(),
             location: location.clone(),
-            version_id,
+            version_id: options.version_id.clone(),
+            buffers: options.buffers.clone(),
             etag: head.etag.clone(),
             rest: range.clone(),
             body: Some(body),
@@ -186,6 +187,7 @@ struct Source {
     inner: Arc<dyn Store>,
     location: Location,
     version_id: Option<String>,
+    buffers: Buffers,
     /// The version that the GET began with.
     etag: ETag,
     /// What has not arrived yet.
@@ -217,7 +219,8 @@ impl Source {
 
     async fn reopen(&mut self) -> Result<Body> {
         let (range, if_match) = (Some(self.rest.clone()), Some(self.etag.clone()));
-        let options = GetOptions { range, if_match, version_id: self.version_id.clone() };
+        let options =
+            GetOptions { range, if_match, version_id: self.version_id.clone(), buffers: self.buffers.clone() };
         let answer = self.inner.get(&self.location, &options).await?;
         self.check(&answer)?;
         Ok(answer.body)
@@ -303,7 +306,7 @@ impl Store for Retry {
     async fn get(&self, location: &Location, options: &GetOptions) -> Result<ObjectBody> {
         let request = || self.inner.get(location, options);
         let answer = self.run(op::GET_OBJECT, location, Repeat::Always, request).await?;
-        Ok(self.resuming(location, options.version_id.clone(), answer))
+        Ok(self.resuming(location, options, answer))
     }
 
     async fn put(
@@ -578,8 +581,9 @@ mod tests {
         let Stand { memory, location, .. } = stand(vec![]).await;
         let answer = memory.get(&location, &GetOptions::default()).await.unwrap();
         let etag = answer.head.etag.clone();
-        let (version_id, body) = (None, None);
-        let mut source = Source { inner: memory, location, version_id, etag: etag.clone(), rest: 0..300_000, body };
+        let (version_id, body, buffers) = (None, None, Buffers::default());
+        let (etag, rest) = (etag.clone(), 0..300_000);
+        let mut source = Source { inner: memory, location, version_id, buffers, etag, rest, body };
         source.check(&answer).unwrap();
         source.rest.start = 1;
         assert_eq!(source.check(&answer).unwrap_err().kind, Kind::Malformed);

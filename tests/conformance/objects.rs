@@ -120,7 +120,7 @@ async fn ranges(store: &dyn Store, bucket: &BucketName, _: &Expectations) {
 async fn get_if_match(store: &dyn Store, bucket: &BucketName, _: &Expectations) {
     let location = at(bucket, "matched");
     let etag = put(store, &location, b"one").await;
-    let options = GetOptions { if_match: Some(etag), range: Some(1..3), version_id: None };
+    let options = GetOptions { if_match: Some(etag), range: Some(1..3), ..GetOptions::default() };
     assert_eq!(collect(store.get(&location, &options).await.unwrap()).await.unwrap(), b"ne");
     put(store, &location, b"two").await;
     assert_eq!(refused(store.get(&location, &options).await), Kind::PreconditionFailed);

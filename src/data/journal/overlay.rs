@@ -123,7 +123,7 @@ impl Inner {
                     if let Some(segments) = waiting {
                         return Ok(self.body_of(segments, name, again));
                     }
-                    let options = GetOptions { range: Some(range), if_match: Some(etag), version_id: None };
+                    let options = GetOptions { range: Some(range), if_match: Some(etag), ..GetOptions::default() };
                     match self.stored_body(&source, &options).await {
                         Err(error) if matches!(error.kind, Kind::NotFound | Kind::PreconditionFailed) => {
                             self.settled_body(&name, again).await

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::answer;
 use super::body::{self, Progress};
 use super::credentials::{CredentialSource, Keyring};
+use super::direct::Direct;
 use super::request::Request;
 use super::sign::UNSIGNED_PAYLOAD;
 use super::{Addressing, Config, Integrity, Signature, sign_v2};
@@ -21,14 +22,18 @@ use crate::store::profile::Profile;
 use crate::store::{BucketName, Error, Kind, LinkMethod, Location, PresignRequest, Result};
 
 /// How long a connection may take to come up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept: shorter than the servers' own patience.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the store hears who asks.
+pub(super) const USER_AGENT: &str = concat!("dreamfs/", env!("CARGO_PKG_VERSION"));
 
 /// The HTTP client with all that a request needs.
 pub(super) struct Client {
     http: reqwest::Client,
+    direct: Option<Direct>,
     endpoint: Endpoint,
     config: Config,
     keyring: Option<Keyring>,
@@ -40,7 +45,7 @@ impl Client {
         let failed = |kind, why: String| Error::new(kind, "Connect", config.endpoint.clone(), why);
         let endpoint = Endpoint::parse(&config.endpoint).map_err(|why| failed(Kind::BadRequest, why.to_string()))?;
         let mut http = reqwest::Client::builder()
-            .user_agent(concat!("dreamfs/", env!("CARGO_PKG_VERSION")))
+            .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -59,7 +64,8 @@ impl Client {
             false => Some(Keyring::new(source, config.region.clone()).map_err(|why| failed(Kind::AccessDenied, why))?),
         };
         profile.observe_host(&endpoint.host);
-        Ok(Client { http, endpoint, config, keyring, profile })
+        let direct = Direct::to(&endpoint.to_string());
+        Ok(Client { http, direct, endpoint, config, keyring, profile })
     }
 
     pub(super) async fn reload_credentials(&self) -> Result<bool> {
@@ -122,12 +128,20 @@ impl Client {
             signed.map_err(|why| request.error(Kind::BadRequest, why))?;
         }
         let progress = Progress::new();
-        let mut http = self.http.request(request.method.clone(), url).headers(headers);
-        if !request.body.is_empty() || matches!(request.method.as_str(), "PUT" | "POST") {
-            http = http.header(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
-            http = http.body(body::upload(request.body.clone(), &progress));
-        }
-        let response = match progress.watch(self.config.stall_timeout, http.send()).await {
+        let sending = async {
+            if let Some((direct, start)) = self.direct.as_ref().zip(request.reads_from())
+                && let Some(response) = direct.get(&url, &headers, (start, &request.buffers)).await
+            {
+                return Ok(response);
+            }
+            let mut http = self.http.request(request.method.clone(), url).headers(headers);
+            if !request.body.is_empty() || matches!(request.method.as_str(), "PUT" | "POST") {
+                http = http.header(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+                http = http.body(body::upload(request.body.clone(), &progress));
+            }
+            http.send().await
+        };
+        let response = match progress.watch(self.config.stall_timeout, sending).await {
             None => return Err(request.error(Kind::TimedOut, "the store did not answer")),
             Some(Err(error)) => return Err(answer::broken(request, error)),
             Some(Ok(response)) => response,

@@ -1,6 +1,7 @@
 //! The S3 adapter: the calls of [`Store`] as signed HTTP requests.
 //!
-//! * `request`: what one call asks for, before anything is signed; `client`: the one road on which it goes out.
+//! * `request`: what one call asks for, before anything is signed; `client`: the one road on which it goes out, but for
+//!   `direct`, on which bytes of objects come in where no TLS and no proxy lies between.
 //! * `sign`: Signature Version 4 over exactly what is sent, `sign_v2` for old stores; `credentials`: where keys come from, and when again.
 //! * `answer`: status and code become a [`Kind`], headers become an [`ObjectHead`]; `body`: bytes out and in.
 //! * `objects`, `buckets`, `multipart`, `acl`, `versions`: the calls themselves.
@@ -16,6 +17,7 @@ mod body;
 mod buckets;
 mod client;
 mod credentials;
+mod direct;
 mod multipart;
 mod objects;
 mod request;

@@ -21,7 +21,8 @@ pub(super) async fn head(client: &Client, location: &Location, version_id: Optio
 }
 
 pub(super) async fn get(client: &Client, location: &Location, options: &GetOptions) -> Result<ObjectBody> {
-    let plain = with_version(Request::object("GetObject", Method::GET, location), options.version_id.as_deref());
+    let mut plain = with_version(Request::object("GetObject", Method::GET, location), options.version_id.as_deref());
+    plain.buffers = options.buffers.clone();
     if options.range.as_ref().is_some_and(|range| range.is_empty()) {
         return Err(plain.error(Kind::BadRange, "an empty range"));
     }

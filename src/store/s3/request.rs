@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RANGE};
 
 use crate::format::encryption;
 use crate::format::tags::header;
 use crate::store::{
-    AclHeaders, AclTarget, BucketName, Condition, CopySource, ETag, Error, Kind, Location, ObjectHeaders, Result, Tags,
+    AclHeaders, AclTarget, BucketName, Buffers, Condition, CopySource, ETag, Error, Kind, Location, ObjectHeaders,
+    Result, Tags,
 };
 
 /// How the store is to encrypt an object, or does.
@@ -25,6 +26,8 @@ pub(super) struct Request {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Memory for the answer's body.
+    pub(super) buffers: Buffers,
 }
 
 impl Request {
@@ -38,6 +41,7 @@ impl Request {
             query: Vec::new(),
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -65,6 +69,16 @@ impl Request {
             (None, _) => "the account".to_owned(),
             (Some(bucket), None) => bucket.to_string(),
             (Some(bucket), Some(key)) => format!("{bucket}/{key}"),
+        }
+    }
+
+    /// Where the bytes begin that a GET of an object asks for; `None` for other requests.
+    pub(super) fn reads_from(&self) -> Option<u64> {
+        let range = self.headers.get(RANGE).map(|range| range.to_str().ok()?.strip_prefix("bytes=")?.split_once('-'));
+        match range {
+            _ if self.operation != "GetObject" => None,
+            None => Some(0),
+            Some(range) => range?.0.parse().ok(),
         }
     }
 
