@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use dreamfs::store::fault::{Failure, Rule, When};
 
-use crate::harness::{How as MountHow, Kind, Mount, PATIENCE, Rig};
+use crate::harness::{How as MountHow, Kind, Mount, PATIENCE, Rig, wait_for};
 use crate::stand::{How, World};
 
 fn is_full() -> bool {
@@ -79,6 +79,32 @@ fn a_giant_tree_is_walked_within_its_memory() {
     // Where pages end is guessed, which takes a ninth more of them.
     assert!(cost["ListObjects"] <= pages + pages / 8 + 20, "{cost:?}");
     assert!(peak_kib <= kib_max, "{peak_kib} KiB of {kib_max}");
+}
+
+/// With `--max-names` few names stay remembered, however many are read, and all that is told of them is right: what was
+/// forgotten, what is not there, and what was changed here meanwhile.
+#[test]
+fn few_names_are_remembered_where_few_may_be() {
+    let Some(mut rig) = Rig::start(Kind::Embedded, "few_names_are_remembered_where_few_may_be") else { return };
+    let bucket = rig.bucket();
+    rig.boto(&format!("conn.get_bucket('{bucket}').new_key('seed').set_contents_from_string('')"));
+    rig.fill(&bucket, "seed", (0..20_000).map(|number| format!("tree/d{:03}/f{:02}", number / 100, number % 100)));
+    let flags = ["--max-names", "2000", "--ttl", "1h"];
+    let mount = Mount::with(&rig, &MountHow { bucket: Some(&bucket), flags: &flags, ..MountHow::default() });
+    let names = || mount.status()["names"].as_u64().expect("a count");
+    for round in ["first", "again"] {
+        assert_eq!(mount.sh("find tree -type f -size 0 | sort -u | wc -l").trim(), "20000", "{round}");
+        println!("{round}: {} names", names());
+        wait_for("names to be forgotten", PATIENCE, || names() <= 3000);
+    }
+    mount.sh("echo hello > tree/d150/f10 && rm tree/d150/f11 && mv tree/d150/f12 tree/d003/moved");
+    assert_eq!(mount.sh("find tree -type f | sort -u | wc -l").trim(), "19999");
+    assert_eq!(
+        mount.sh("cat tree/d150/f10; ls tree/d150 | wc -l; stat -c %s tree/d003/moved tree/d003/f99"),
+        "hello\n98\n0\n0\n"
+    );
+    mount.sh("! ls tree/d150/f11 tree/d150/f12 tree/d003/none 2> /dev/null");
+    wait_for("names to be forgotten", PATIENCE, || names() <= 3000);
 }
 
 /// The first names of a directory are there when its first page is, and a second client's changes when it is read anew.
