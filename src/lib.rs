@@ -18,7 +18,7 @@
 //! | [`fuse`] | requests come in: thin methods, the session, the notify thread; the only one that names `fuser` |
 //! | [`fs`] | what each request means, a file per family of verbs: `lookup list snapshot pages judge walk flat names open files ahead sequence read write copy commit conflict finish attr xattr acl tags encryption make marker owed remove rename link statfs versions` |
 //! | [`tree`] | names: inodes, children, expiry; one lock, no I/O |
-//! | [`data`] | bytes: extents, plan, cache in memory and on disk, staging, upload, and the journal of a write-back mount; the only one that touches local disk for content |
+//! | [`data`] | bytes: extents, plan, appends, cache in memory and on disk, staging, upload, and the journal of a write-back mount; the only one that touches local disk for content |
 //! | [`mod@format`] | how a file lies in a bucket: pure functions |
 //! | [`store`] | requests go out: the trait, the S3 adapter, decorators; the only one that names `s3` and `reqwest` |
 //! | [`control`] | the daemon's socket |
@@ -30,7 +30,7 @@
 //! | | in | meaning | memory | out |
 //! |---|---|---|---|---|
 //! | read | `fuse` read | `fs/read.rs` | the kernel's pages, or the cached file itself (`fuse/passthrough.rs`); `data`: staged bytes, blocks ahead of the reader, disk cache | ranged GETs with If-Match |
-//! | write | `fuse` write | `fs/write.rs`, then `fs/commit.rs` at close | staging file, extents | parts while it is written (`data/stream.rs`), else PUT, COPY or parts as `data/plan.rs` says; each under a condition. With `--write-back` the store below is a journal ([`data::journal`]), which answers once a change is on the disk and shows what waits in it |
+//! | write | `fuse` write | `fs/write.rs`, then `fs/commit.rs` at close | staging file, extents | parts while it is written (`data/stream.rs`), else PUT, COPY or parts as `data/plan.rs` says, each under a condition; the end of a log alone (`data/append.rs`). With `--write-back` the store below is a journal ([`data::journal`]), which answers once a change is on the disk and shows what waits in it |
 //! | list | `fuse` readdir | `fs/list.rs` | `tree`: complete and fresh? | pages of a LIST, of a whole subtree for a walk; HEADs in POSIX directories |
 //! | attributes, ACL | `fuse` setattr, setxattr | `fs/attr.rs`, `fs/acl.rs` | ride with a dirty file's upload | else a copy of the object onto itself |
 //!

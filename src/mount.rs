@@ -18,7 +18,7 @@ use crate::config::{self, advice::advice};
 use crate::control;
 use crate::data::disk::{self, DiskCache};
 use crate::data::journal::{self, Journal};
-use crate::data::state::{LeftFinish, Leftover, Leftovers, State};
+use crate::data::state::{Leftovers, State};
 use crate::data::{self, Data};
 use crate::fs::commit::UnsavedFile;
 use crate::fs::{self, Fs};
@@ -92,7 +92,7 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     let fs_config = fs_config(&config, socket);
     let fs = Arc::new(Fs::new(store, data.clone(), journal.clone(), profile.clone(), fs_config, Clock::system(), told));
     fs.judge_ahead(root_page).await;
-    work_off(&config, &fs, &data, leftovers.uploads, leftovers.finishes).await;
+    work_off(&config, &fs, &data, leftovers).await;
     let mounted = session::mount(&fs, &config.mountpoint, &config.session, invalidations);
     let mut mounted = mounted.map_err(|error| format!("cannot mount on {}: {error}", config.mountpoint.display()))?;
 
@@ -136,15 +136,12 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
     report(&unsaved)
 }
 
-/// Aborts the uploads of mounts that died and that nobody goes on with, and finishes the versions that they left unfinished in the background.
-async fn work_off(
-    config: &config::Mount,
-    fs: &Arc<Fs>,
-    data: &Data,
-    uploads: Vec<Leftover>,
-    unfinished: Vec<LeftFinish>,
-) {
-    data.abort_leftovers(uploads).await;
+/// Aborts the uploads of mounts that died and that nobody goes on with, deletes their temporary keys, and finishes the
+/// versions that they left unfinished in the background.
+async fn work_off(config: &config::Mount, fs: &Arc<Fs>, data: &Data, leftovers: Leftovers) {
+    data.abort_leftovers(leftovers.uploads).await;
+    data.delete_leftovers(leftovers.temporaries).await;
+    let unfinished = leftovers.finishes;
     if !config.session.read_only && !unfinished.is_empty() {
         let fs = fs.clone();
         data.spawn(async move { fs.finish_leftovers(unfinished).await });

@@ -34,6 +34,9 @@ enum Verb {
     Create,
     Write,
     WriteLarge,
+    Append,
+    /// The append that makes the file one that grows.
+    Turn,
     Fsync,
     SetMode,
     SetSize,
@@ -54,13 +57,15 @@ enum Verb {
     Drain,
 }
 
-const VERBS: [Verb; 24] = [
+const VERBS: [Verb; 26] = [
     Verb::Lookup,
     Verb::List,
     Verb::Read,
     Verb::Create,
     Verb::Write,
     Verb::WriteLarge,
+    Verb::Append,
+    Verb::Turn,
     Verb::Fsync,
     Verb::SetMode,
     Verb::SetSize,
@@ -82,12 +87,13 @@ const VERBS: [Verb; 24] = [
 ];
 
 /// Every request that a mounted bucket can need.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 15] = [
     op::HEAD_BUCKET,
     op::LIST_OBJECTS,
     op::HEAD_OBJECT,
     op::GET_OBJECT,
     op::PUT_OBJECT,
+    op::APPEND_OBJECT,
     op::COPY_OBJECT,
     op::DELETE_OBJECT,
     op::DELETE_OBJECTS,
@@ -175,6 +181,15 @@ impl Cell {
             Verb::Create => self.handle = Some(self.client.create("d/new", 0o640, WRITE).await?.1),
             Verb::Write => self.handle = Some(self.client.open("d/old", WRITE).await?.1),
             Verb::WriteLarge => self.handle = Some(self.client.open("d/large", WRITE).await?.1),
+            Verb::Append | Verb::Turn => {
+                self.handle = Some(self.client.open("d/large", WRITE).await?.1);
+                for count in 0..self.appends() - 1 {
+                    self.write_at((LARGE_BYTES + count * NEW.len()) as u64).await?;
+                    self.client.fs.fsync(self.handle()).await?;
+                }
+                // What was turned leaves something to delete behind.
+                self.client.fs.drain().await;
+            }
             Verb::Fsync => {
                 self.handle = Some(self.client.open("d/old", WRITE).await?.1);
                 self.write_at(0).await?;
@@ -200,6 +215,11 @@ impl Cell {
         self.handle.expect("opened before")
     }
 
+    /// How many appends there are, the one of the verb included. From the third on the file grows.
+    fn appends(&self) -> usize {
+        if self.verb == Verb::Append { 4 } else { 3 }
+    }
+
     async fn write_at(&self, offset: u64) -> Result<()> {
         self.client.fs.write(self.handle(), offset, Bytes::from_static(NEW), CALLER).await.map(drop)
     }
@@ -218,6 +238,10 @@ impl Cell {
             Verb::WriteLarge => {
                 self.write_at(LARGE_BYTES as u64 - 10_000).await?;
                 fs.flush(self.handle()).await
+            }
+            Verb::Append | Verb::Turn => {
+                self.write_at((LARGE_BYTES + (self.appends() - 1) * NEW.len()) as u64).await?;
+                fs.fsync(self.handle()).await
             }
             Verb::Fsync => fs.fsync(self.handle()).await,
             Verb::SetMode => set(client, Changes { mode: Some(0o600), ..Changes::default() }).await,
@@ -252,7 +276,9 @@ impl Cell {
     /// The same once more, after an error: what was written is still in the file, and fsync stores it.
     async fn act_again(&self) -> Result<()> {
         match self.verb {
-            Verb::Create | Verb::Write | Verb::WriteLarge | Verb::Fsync => self.client.fs.fsync(self.handle()).await,
+            Verb::Create | Verb::Write | Verb::WriteLarge | Verb::Append | Verb::Turn | Verb::Fsync => {
+                self.client.fs.fsync(self.handle()).await
+            }
             _ => self.act().await,
         }
     }
@@ -277,6 +303,9 @@ impl Cell {
             Verb::Create | Verb::Drain => self.check_bytes("d/new", NEW).await,
             Verb::Write | Verb::Fsync => self.check_file("d/old", NEW, 0o640, "public-read").await,
             Verb::WriteLarge => self.check_file("d/large", &edited(), 0o640, "public-read").await,
+            Verb::Append | Verb::Turn => {
+                self.check_file("d/large", &appended(self.appends()), 0o640, "public-read").await;
+            }
             Verb::SetMode => self.check_file("d/old", OLD, 0o600, "public-read").await,
             Verb::SetSize => self.check_file("d/old", &OLD[..4], 0o640, "public-read").await,
             Verb::SetXattr => {
@@ -317,7 +346,7 @@ impl Cell {
     async fn check_nothing_lost(&self) {
         let whole: [(&[&str], &[&[u8]]); 5] = [
             (&["d/old", "d/moved", "d/other"], &[OLD, NEW, &OLD[..4]]),
-            (&["d/large", "d/moved"], &[&large(), &edited()]),
+            (&["d/large", "d/moved"], &[&large(), &edited(), &appended(2), &appended(3), &appended(4)]),
             (&["d/sub/1", "d/moved/1"], &[OLD]),
             (&["d/sub/2", "d/moved/2"], &[OLD]),
             (&["d/other"], &[b"another file", OLD]),
@@ -335,7 +364,8 @@ impl Cell {
             let read = self.client.fs.read(id, 0, LARGE_BYTES as u32).await;
             let written = read.is_ok_and(|bytes| bytes.windows(NEW.len()).any(|window| window == NEW));
             // Old bytes may be out of reach; what was written is here.
-            assert!(written || self.verb == Verb::WriteLarge, "what was written is gone from the file");
+            let is_large = matches!(self.verb, Verb::WriteLarge | Verb::Append | Verb::Turn);
+            assert!(written || is_large, "what was written is gone from the file");
         }
     }
 
@@ -368,6 +398,11 @@ fn edited() -> Vec<u8> {
     bytes
 }
 
+/// The large file after so many appends.
+fn appended(count: usize) -> Vec<u8> {
+    [large(), NEW.repeat(count)].concat()
+}
+
 /// All cells run, and those that fail are named together.
 #[derive(Default)]
 struct Cells {
@@ -398,7 +433,9 @@ async fn calls_of(verb: Verb) -> Vec<(&'static str, u64)> {
     cell.act().await.unwrap_or_else(|error| panic!("{verb:?}: {error}"));
     cell.check_done().await;
     let calls = OPERATIONS.iter().zip(before).map(|(name, before)| (*name, cell.client.fault.calls(name) - before));
-    calls.filter(|(_, count)| *count > 0).collect()
+    // What is deleted behind a file that was turned nobody waits for.
+    let awaited = calls.filter(|(name, _)| verb != Verb::Turn || *name != op::DELETE_OBJECT);
+    awaited.filter(|(_, count)| *count > 0).collect()
 }
 
 /// The nth request of an operation fails once: the verb works as if nothing had been.
@@ -462,6 +499,8 @@ async fn last(verb: Verb, operation: Option<&'static str>, failure: Failure, mea
     match told {
         // df shows what was last known, and never fails or hangs.
         Ok(()) if verb == Verb::Statfs => assert!(started.elapsed() <= Duration::from_secs(2)),
+        // The look behind an append that was answered is for the sake of the next one.
+        Ok(()) if verb == Verb::Append && operation == Some(op::HEAD_OBJECT) => {}
         // The answer was lost and the verb looked for itself.
         Ok(()) if failure == Failure::DoneThenFailed => {}
         Ok(()) => panic!("it should have failed"),

@@ -54,6 +54,9 @@ mod interop;
 /// Versions, and what a mount cannot show.
 mod versions;
 
+/// Logs that are appended to.
+mod append;
+
 /// Copies inside a mount, which the server makes.
 mod copy;
 

@@ -2,7 +2,7 @@
 //! that our own success is never taken for another client's change.
 //!
 //! A version is recognized by the metadata that we sent with it, whose times are ours to the nanosecond, and by its
-//! length; never by its ETag alone, which stores that encrypt make up. What carries no times is never recognized.
+//! length; by its ETag alone only after an append: stores that encrypt make tags up. What carries no times is never recognized.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) const SENDS_MAX: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the caller of a write that failed waits for a look. If the store takes longer, the next commit looks.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A write that may have been carried out.
 #[derive(Debug)]
@@ -47,6 +47,12 @@ impl Attempt {
             etag: None,
             replaces: snapshot.base.clone().filter(|_| !keeps_content),
         }
+    }
+
+    /// An append: the store gives its headers to whatever it finds there, so that only the tag tells.
+    pub(super) fn by_tag(to: &Location, etag: &ETag) -> Self {
+        let headers = ObjectHeaders::default();
+        Attempt { to: to.clone(), headers, size_bytes: 0, etag: Some(etag.clone()), replaces: None }
     }
 
     fn made(&self, head: &ObjectHead) -> bool {

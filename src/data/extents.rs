@@ -130,6 +130,16 @@ impl Extents {
         }
     }
 
+    /// The version that this begins with, from its first byte on, and the staged bytes that follow; nothing else.
+    pub fn as_grown(&self) -> Option<(&Arc<Stored>, Range<u64>)> {
+        match self.list.as_slice() {
+            [Extent { source: Source::Object(stored, 0), .. }, Extent { range, source: Source::Staged }] => {
+                Some((stored, range.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// The same content, with one version's bytes now found in another.
     pub fn moved(&self, from: &Arc<Stored>, to: &Arc<Stored>) -> Extents {
         let mut list = self.list.clone();

@@ -2,10 +2,12 @@
 //!
 //! A file's content is a list of [`extents`]. What is stored of it is read through [`cache`], which holds [`blocks`]
 //! and has `fetch` fill them, from [`disk`] or by ranged GETs, as far ahead as [`readahead`] and [`pace`] say; what is
-//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, where it was begun before from there on (`resume`), or `stream` while it is written, under a `condition`; `attempt` finds out what
+//! not lies in a [`stage`]; [`plan`] says how to store it and `upload` does, where it was begun before from there on
+//! (`resume`), or `stream` while it is written, or `append` where only its end is new, under a `condition`; `attempt` finds out what
 //! became of a write whose answer was lost. [`journal`] stands for the store in a write-back mount. [`attributes`] outlive the mount. Everything that holds memory claims it from one [`budget`]. `extents`, `plan`, `blocks`,
 //! `readahead` and `pace` are pure.
 
+mod append;
 mod attempt;
 pub mod attributes;
 pub mod blocks;
@@ -50,7 +52,7 @@ use budget::Budget;
 use cache::Cache;
 use disk::DiskCache;
 use stage::{StageArea, off_worker};
-use state::{Finish, Leftover, NoteOnDisk, State};
+use state::{Finish, LeftTemporary, Leftover, NoteOnDisk, State};
 
 pub use condition::Replaces;
 pub use file::{File, UploadState};
@@ -164,6 +166,7 @@ struct Inner {
     unfinished: Mutex<Vec<Leftover>>,
     /// Whether the store was seen to refuse conditions on writes.
     conditions_refused: AtomicBool,
+    appends: append::Appends,
     tracker: TaskTracker,
 }
 
@@ -197,6 +200,7 @@ impl Data {
             journaled,
             unfinished: Mutex::default(),
             conditions_refused,
+            appends: append::Appends::default(),
             tracker,
         };
         Data { inner: Arc::new(inner) }
@@ -236,6 +240,18 @@ impl Data {
                 Ok(Ok(())) => log::info!("{location}: aborted an upload that was left unfinished"),
                 Ok(Err(error)) => log::warn!("{location}: the record of its upload stays: {error}"),
                 Err(error) => log::warn!("{location}: an upload is left to be aborted by the next mount: {error}"),
+            }
+        }
+    }
+
+    /// Deletes temporary keys that mounts which are gone have made.
+    pub async fn delete_leftovers(&self, leftovers: Vec<LeftTemporary>) {
+        for leftover in leftovers {
+            let deleted = self.inner.store.delete(&leftover.location, None).await;
+            match deleted.map(|()| leftover.forget()) {
+                Ok(Ok(())) => log::info!("{}: deleted, a former mount left it", leftover.location),
+                Ok(Err(error)) => log::warn!("{}: its record stays: {error}", leftover.location),
+                Err(error) => log::warn!("{}: left by a former mount, and not deleted: {error}", leftover.location),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The state folder of one live mount: staging files, and records of uploads that it has begun and of versions that it
 //! has to finish.
 //!
-//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/`, `uploads/`, `finish/`, `journal/` and `attributes`, mode 0700. The lock dies with the process, so an
+//! `ROOT/ENDPOINT/TARGET[.N]/` holds `lock`, `stage/`, `uploads/`, `finish/`, `temporary/`, `journal/` and `attributes`, mode 0700. The lock dies with the process, so an
 //! unlocked folder belongs to a mount that is gone: what it left unfinished is found here by the next mount that
 //! covers its keys. Nothing is ever judged by its age.
 
@@ -25,6 +25,9 @@ const UPLOADS: &str = "uploads";
 
 /// The folder of records of versions that are to be finished.
 const FINISH: &str = "finish";
+
+/// The folder of records of temporary keys.
+const TEMPORARIES: &str = "temporary";
 
 /// The folder of changes that are not stored yet.
 pub(super) const JOURNAL: &str = "journal";
@@ -56,6 +59,23 @@ impl Leftover {
     /// The upload is gone: its record may go too.
     pub fn forget(self) -> io::Result<()> {
         self.note.remove()
+    }
+}
+
+/// A temporary key of a dead mount.
+#[derive(Debug)]
+pub struct LeftTemporary {
+    /// Where it lies.
+    pub location: Location,
+    record: PathBuf,
+    /// Keeps others away from the folder while this is worked off.
+    _lock: Arc<File>,
+}
+
+impl LeftTemporary {
+    /// It is deleted: its record may go.
+    pub fn forget(&self) -> io::Result<()> {
+        fs::remove_file(&self.record)
     }
 }
 
@@ -105,6 +125,8 @@ pub struct Leftovers {
     pub uploads: Vec<Leftover>,
     /// Versions that they did not finish.
     pub finishes: Vec<LeftFinish>,
+    /// Keys that they made for a while.
+    pub temporaries: Vec<LeftTemporary>,
     /// Changes that they did not store.
     pub journals: Vec<Orphan>,
 }
@@ -146,6 +168,7 @@ impl State {
             let lock = Arc::new(lock);
             leftovers.uploads.extend(clear(&folder, &lock, |_| true)?);
             leftovers.finishes.extend(finishes(&folder, &lock, |_| true)?);
+            leftovers.temporaries.extend(temporaries(&folder, &lock, |_| true)?);
             if state.is_none() {
                 let lock = lock.try_clone()?;
                 state = Some(State { folder, next_record: AtomicU64::new(1), _lock: lock });
@@ -164,6 +187,7 @@ impl State {
                 let ours = |of: &str| bucket.as_deref().is_none_or(|bucket| bucket == of);
                 leftovers.uploads.extend(clear(&folder, &lock, ours)?);
                 leftovers.finishes.extend(finishes(&folder, &lock, ours)?);
+                leftovers.temporaries.extend(temporaries(&folder, &lock, ours)?);
                 leftovers.journals.push(Orphan { folder: folder.join(JOURNAL), bucket, _lock: lock });
             }
         }
@@ -202,6 +226,11 @@ impl State {
     /// Records what a version needs after it was made, likewise.
     pub fn record_finish(&self, finish: &Finish) -> io::Result<NoteOnDisk> {
         self.record(FINISH, finish)
+    }
+
+    /// Records a key that is about to be made and deleted again, likewise.
+    pub fn record_temporary(&self, location: &Location) -> io::Result<NoteOnDisk> {
+        self.record(TEMPORARIES, location)
     }
 
     fn record(&self, folder: &str, record: &impl Serialize) -> io::Result<NoteOnDisk> {
@@ -271,6 +300,13 @@ fn finishes(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io:
     let mut left = records::<Finish>(folder, FINISH)?;
     left.retain(|(_, finish)| ours(finish.location.bucket.as_str()));
     Ok(left.into_iter().map(|(record, finish)| LeftFinish { finish, record, _lock: lock.clone() }).collect())
+}
+
+/// Reads which temporary keys a dead mount left.
+fn temporaries(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Result<Vec<LeftTemporary>> {
+    let mut left = records::<Location>(folder, TEMPORARIES)?;
+    left.retain(|(_, location)| ours(location.bucket.as_str()));
+    Ok(left.into_iter().map(|(record, location)| LeftTemporary { location, record, _lock: lock.clone() }).collect())
 }
 
 /// The records in a folder that is made if need be.

@@ -18,6 +18,7 @@ use crate::store::{
     Condition, CopyHeaders, CopySource, ETag, GetOptions, Kind, Location, ObjectHeaders, Part, Written,
 };
 
+use super::append::Grown;
 use super::attempt::{Attempt, SENDS_MAX};
 use super::budget::Claim;
 use super::extents::{Extents, Source};
@@ -63,6 +64,28 @@ pub(super) struct Committed {
 impl Data {
     /// Stores a snapshot under `to`.
     pub(super) async fn store_snapshot(
+        &self,
+        snapshot: &Snapshot,
+        to: &Location,
+        headers: &ObjectHeaders,
+        condition: &Condition,
+    ) -> Result<Committed> {
+        let growth = self.growth(&snapshot.extents, to, headers, condition);
+        let grown = match &growth {
+            Some(growth) => self.grow(growth, snapshot, headers, condition).await,
+            None => Ok(None),
+        };
+        let (stored, grows) = match grown {
+            Ok(Some(Grown { version, grows })) => (Ok(Committed { version, bytes: None }), grows),
+            Ok(None) => (self.store_by_plan(snapshot, to, headers, condition).await, Some(false)),
+            Err(error) => (Err(error), None),
+        };
+        let version = stored.as_ref().ok().map(|committed| &committed.version);
+        self.inner.appends.note(to, growth.as_ref(), version.zip(grows));
+        stored
+    }
+
+    async fn store_by_plan(
         &self,
         snapshot: &Snapshot,
         to: &Location,
@@ -265,14 +288,14 @@ impl Data {
     }
 
     /// Memory for the bytes of a range, unless they are in memory already.
-    async fn memory_for(&self, snapshot: &Snapshot, range: &std::ops::Range<u64>) -> Option<Claim> {
+    pub(super) async fn memory_for(&self, snapshot: &Snapshot, range: &std::ops::Range<u64>) -> Option<Claim> {
         let held = snapshot.stage.as_ref().is_some_and(|stage| stage.is_held(range));
         if held { None } else { Some(self.inner.budget.claim(range.end - range.start).await) }
     }
 
     /// The bytes of a range, from wherever they come. Unchanged ones are fetched straight into the buffer, which is
     /// already claimed: waiting for more memory here could wait for ever.
-    async fn assemble(&self, snapshot: &Snapshot, range: std::ops::Range<u64>) -> Result<Bytes> {
+    pub(super) async fn assemble(&self, snapshot: &Snapshot, range: std::ops::Range<u64>) -> Result<Bytes> {
         let extents = snapshot.extents.slice(&range);
         if let ([extent], Some(stage)) = (extents.as_slice(), &snapshot.stage)
             && matches!(extent.source, Source::Staged)

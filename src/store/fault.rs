@@ -7,7 +7,7 @@
 //! * [`Failure::DoneThenFailed`] on every request that may be repeated.
 //!
 //! What must be reported, never hidden: [`Failure::ServerError`] and [`Failure::DoneThenFailed`] on conditional writes,
-//! CompleteMultipartUpload and CreateBucket, whose error says that it may have happened; [`Failure::Slow`] beyond the
+//! appends, CompleteMultipartUpload and CreateBucket, whose error says that it may have happened; [`Failure::Slow`] beyond the
 //! limit. Nothing here damages bytes: stores check those.
 
 use std::collections::BTreeMap;

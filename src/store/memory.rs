@@ -1,9 +1,10 @@
 //! A whole S3 store in memory: for tests, for trying dreamfs out, and as the reference of what the contract means.
 //!
 //! It behaves as Amazon S3 documents, for one account whose id is [`OWNER_ID`]: orders, conditions, ranges, limits,
-//! multipart rules, ACLs that a copy resets. It refuses versions: buckets are never versioned.
+//! multipart rules, ACLs that a copy resets; and as Ceph does where it comes to appends. It refuses versions: buckets are never versioned.
 //! Everything happens under one short lock, so each request is atomic.
 
+mod append;
 mod listing;
 mod state;
 mod upload;
@@ -193,6 +194,9 @@ impl Store for MemoryStore {
         let object = find(bucket_of(&mut buckets, &from)?, None, &from)?.clone();
         check_match(source.if_match.as_ref(), &object, &from)?;
         self.check_single(object.bytes.len() as u64, &from)?;
+        // As on Ceph, a copy that keeps its headers grows as its source does, and has its tag.
+        let grows = object.pieces.is_some() && matches!(headers, CopyHeaders::Keep { .. });
+        let (etag, pieces) = (grows.then(|| object.etag.clone()), object.pieces.clone().filter(|_| grows));
         let headers = match headers {
             CopyHeaders::Replace(headers) => headers.clone(),
             CopyHeaders::Keep { storage_class, .. }
@@ -205,7 +209,7 @@ impl Store for MemoryStore {
                 ObjectHeaders { acl, storage_class, encryption: None, ..object.headers }
             }
         };
-        let copy = Object::new(object.bytes, None, &headers, self.now(), &request)?;
+        let copy = Object { pieces, ..Object::new(object.bytes, etag, &headers, self.now(), &request)? };
         let written = copy.written();
         bucket_of(&mut buckets, &request)?.objects.insert(to.key.to_string(), copy);
         Ok(written)

@@ -10,8 +10,10 @@
 //! * Locations are safe by construction: see [`crate::format::key`].
 
 pub mod acl;
+pub mod append;
 pub mod buffers;
 pub mod error;
+mod etag;
 pub mod fault;
 pub mod limit;
 pub mod link;
@@ -28,13 +30,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use crate::format::encryption::makes_up_tags;
@@ -45,6 +45,7 @@ pub use crate::format::tags::{Tag, Tags};
 pub use acl::{AclTarget, NewAcl};
 pub use buffers::Buffers;
 pub use error::{Error, Kind};
+pub use etag::{ETag, etag_of_parts};
 pub use link::{LinkMethod, PresignRequest};
 
 /// The result of a request to the store.
@@ -69,51 +70,6 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.bucket, self.key)
     }
-}
-
-/// An entity tag without its quotes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub struct ETag(Arc<str>);
-
-impl ETag {
-    /// Takes an entity tag as a server spells it, quoted or not.
-    pub fn new(spelled: &str) -> Self {
-        ETag(spelled.trim().trim_matches('"').into())
-    }
-
-    /// The tag without quotes.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for ETag {
-    fn from(spelled: String) -> Self {
-        ETag::new(&spelled)
-    }
-}
-
-impl From<ETag> for String {
-    fn from(etag: ETag) -> String {
-        etag.as_str().to_owned()
-    }
-}
-
-impl fmt::Display for ETag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The entity tag of an object made of parts: the MD5 of their MD5s, and their number. `None` where the parts' tags are
-/// no MD5s.
-pub fn etag_of_parts(parts: &[Part]) -> Option<ETag> {
-    let mut md5 = Md5::new();
-    for part in parts {
-        md5.update(hex::decode(part.etag.as_str()).ok()?);
-    }
-    Some(ETag::new(&format!("{}-{}", hex::encode(md5.finalize()), parts.len())))
 }
 
 /// What a write demands of the object that it replaces.
@@ -179,6 +135,8 @@ pub struct ObjectHead {
     pub version_id: Option<String>,
     /// Content headers and metadata.
     pub headers: ObjectHeaders,
+    /// Whether it grows by appends; `None` where the store does not tell.
+    pub grows: Option<bool>,
 }
 
 /// The answer to a GET: what the object is, and its bytes in the asked range.
@@ -334,9 +292,9 @@ pub struct DeleteFailure {
     pub error: Error,
 }
 
-/// An S3 store. See the module for the contract, and [`versions`] for what else it can tell and do.
+/// An S3 store. See the module for the contract, and [`versions`] and [`append`] for what else it can tell and do.
 #[async_trait]
-pub trait Store: versions::Versions + Send + Sync + 'static {
+pub trait Store: versions::Versions + append::Append + Send + Sync + 'static {
     /// Every bucket of the account, in name order.
     async fn list_buckets(&self) -> Result<Vec<BucketEntry>>;
     /// Creates a bucket. [`Kind::AlreadyExists`] when the name is taken, by us or by others.

@@ -16,6 +16,8 @@ pub const HEAD_OBJECT: &str = "HeadObject";
 pub const GET_OBJECT: &str = "GetObject";
 /// Stores an object.
 pub const PUT_OBJECT: &str = "PutObject";
+/// Puts bytes behind the last of an object.
+pub const APPEND_OBJECT: &str = "AppendObject";
 /// Copies an object on the server.
 pub const COPY_OBJECT: &str = "CopyObject";
 /// Deletes an object.

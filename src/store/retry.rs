@@ -2,9 +2,9 @@
 //!
 //! * Reads, listings, parts, deletes, aborts, ACLs, and PUT and COPY without a condition say the same when said twice;
 //!   they are repeated after every transient error. A repeated CreateMultipartUpload may leave an empty upload behind.
-//! * A conditional write, a copy of an object onto itself with If-Match, CompleteMultipartUpload and CreateBucket are
-//!   repeated only after errors that mean that nothing was done: the second time, our own success would look like
-//!   another's. Their ambiguous errors go to the caller, who can look what is stored.
+//! * A conditional write, an append, a copy of an object onto itself with If-Match, CompleteMultipartUpload and
+//!   CreateBucket are repeated only after errors that mean that nothing was done: the second time, our own success
+//!   would look like another's. Their ambiguous errors go to the caller, who can look what is stored.
 //! * The time limit runs from the last answer or byte that the store gave for the operation, see
 //!   [`crate::store::progress`]; an attempt is cut when it passes. A store that asks for more patience than is left is
 //!   not waited for. A wait between attempts is doubled each time, and its second half is left to chance.

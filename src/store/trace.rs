@@ -132,7 +132,7 @@ impl Trace {
         answer
     }
 
-    fn note_acl(&self, headers: &ObjectHeaders) {
+    pub(super) fn note_acl(&self, headers: &ObjectHeaders) {
         if headers.acl.is_some() {
             self.tally.with(|state| state.puts_with_acl_header += 1);
         }

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a check that cannot go on has failed")]
 
 mod acls;
+mod appends;
 mod listing;
 mod objects;
 pub mod real;
@@ -54,6 +55,8 @@ pub struct Expectations {
     pub metadata_bound: bool,
     /// A GET without a signature is possible with the answer of presign.
     pub presign: bool,
+    /// Objects can grow.
+    pub appends: bool,
     /// Every part but the last must have so many bytes.
     pub part_bytes_min: usize,
 }
@@ -74,6 +77,7 @@ impl Default for Expectations {
             strict_uploads: true,
             metadata_bound: true,
             presign: true,
+            appends: false,
             part_bytes_min: 5 << 20,
         }
     }
@@ -95,9 +99,16 @@ pub(crate) use checks;
 
 /// Runs every check, each in a fresh bucket, and panics with the names of those that failed.
 pub async fn run_all(store: Arc<dyn Store>, what: Expectations) {
-    let checks =
-        [objects::checks(), listing::checks(), uploads::checks(), acls::checks(), tags::checks(), versions::checks()]
-            .concat();
+    let checks = [
+        objects::checks(),
+        listing::checks(),
+        uploads::checks(),
+        acls::checks(),
+        tags::checks(),
+        versions::checks(),
+        appends::checks(),
+    ]
+    .concat();
     let mut failed = Vec::new();
     for (name, check) in checks {
         let bucket = fresh_bucket_name(name);

@@ -52,7 +52,8 @@ impl Inner {
             return Ok(pending.head());
         }
         let head = self.store.head(name, version_id).await?;
-        Ok(ObjectHead { etag: self.lock().ours(name, head.etag), ..head })
+        let grows = head.grows.filter(|_| !self.config.accepts);
+        Ok(ObjectHead { etag: self.lock().ours(name, head.etag), grows, ..head })
     }
 
     pub(super) async fn get_of(self: &Arc<Self>, name: &Location, options: &GetOptions) -> Result<ObjectBody> {

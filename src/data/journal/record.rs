@@ -143,6 +143,7 @@ impl Pending {
             etag: self.etag.clone(),
             modified: self.modified,
             version_id: None,
+            grows: None,
             headers: self.headers.clone().seen(),
         }
     }

@@ -7,9 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
+use crate::store::append::Append;
+use crate::store::operation::APPEND_OBJECT;
 use crate::store::{
     Acl, AclTarget, BucketEntry, BucketHead, BucketName, Condition, CopyHeaders, CopySource, DeleteFailure, ETag,
-    GetOptions, Key, ListPage, ListRequest, Location, NewAcl, ObjectBody, ObjectHead, ObjectHeaders, Part,
+    Error, GetOptions, Key, Kind, ListPage, ListRequest, Location, NewAcl, ObjectBody, ObjectHead, ObjectHeaders, Part,
     PresignRequest, Result, Store, Written,
 };
 
@@ -242,5 +244,18 @@ impl Store for Journal {
 
     fn url(&self, location: &Location) -> String {
         self.inner.store.url(location)
+    }
+}
+
+#[async_trait]
+impl Append for Journal {
+    /// Changes that are taken in are whole; whoever carries them out appends.
+    async fn append(&self, location: &Location, position: u64, body: Bytes, headers: &ObjectHeaders) -> Result<()> {
+        if self.inner.config.accepts {
+            let why = "the journal takes in whole versions";
+            return Err(Error::new(Kind::Unsupported, APPEND_OBJECT, location.to_string(), why));
+        }
+        self.inner.settle_name(location).await?;
+        self.inner.store.append(location, position, body, headers).await
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -38,6 +40,15 @@ pub(super) struct Object {
     /// Without the ACL.
     pub(super) headers: ObjectHeaders,
     pub(super) acl: Acl,
+    /// The pieces of an object that grows.
+    pub(super) pieces: Option<Pieces>,
+}
+
+/// How many pieces an object has, and how many were ever made that begin with these: its copies share them.
+#[derive(Clone)]
+pub(super) struct Pieces {
+    pub(super) count: u32,
+    pub(super) made: Arc<AtomicU32>,
 }
 
 impl Bucket {
@@ -57,7 +68,7 @@ impl Object {
         let acl = check_headers(headers, request)?;
         let etag = etag.unwrap_or_else(|| ETag::new(&hex::encode(Md5::digest(&bytes))));
         let headers = ObjectHeaders { acl: None, ..headers.clone() };
-        Ok(Object { bytes, etag, modified, headers, acl })
+        Ok(Object { bytes, etag, modified, headers, acl, pieces: None })
     }
 
     pub(super) fn head(&self) -> ObjectHead {
@@ -67,6 +78,7 @@ impl Object {
             modified: self.modified,
             version_id: None,
             headers: self.headers.clone().seen(),
+            grows: Some(self.pieces.is_some()),
         }
     }
 

@@ -42,6 +42,8 @@ fn kind(request: &Request, status: StatusCode, told: &ErrorDocument) -> Kind {
         "PreconditionFailed" | "ConditionalRequestConflict" => Kind::PreconditionFailed,
         "InvalidRange" => Kind::BadRange,
         "NotImplemented" | "MethodNotAllowed" | "UnsupportedOperation" => Kind::Unsupported,
+        // An append in a bucket that keeps versions.
+        "InvalidBucketState" => Kind::Unsupported,
         "AccessControlListNotSupported" => Kind::Unsupported,
         "InvalidArgument" | "InvalidRequest"
             if request.operation == "PutAcl" && told.message.contains("canned acl") =>
@@ -158,7 +160,13 @@ pub(super) fn object_head(request: &Request, headers: &HeaderMap, size_bytes: u6
             },
             acl: None,
         },
+        grows: text(headers, "x-rgw-object-type").map(|kind| kind == "Appendable"),
     })
+}
+
+/// Where the next append to an object begins.
+pub(super) fn next_append(headers: &HeaderMap) -> Option<u64> {
+    text(headers, "x-rgw-next-append-position")?.parse().ok()
 }
 
 /// `Content-Length`, which every answer about an object has.

@@ -4,7 +4,7 @@
 //!   `direct`, on which bytes of objects come in where no TLS and no proxy lies between.
 //! * `sign`: Signature Version 4 over exactly what is sent, `sign_v2` for old stores; `credentials`: where keys come from, and when again.
 //! * `answer`: status and code become a [`Kind`], headers become an [`ObjectHead`]; `body`: bytes out and in.
-//! * `objects`, `buckets`, `multipart`, `acl`, `versions`: the calls themselves.
+//! * `objects`, `buckets`, `multipart`, `acl`, `versions`, `append`: the calls themselves.
 //!
 //! It refuses to retry (that is a decorator's work), with two exceptions that are not retries: a request that was
 //! refused because of its credentials goes out once more if newer ones are found, and one that was refused because of
@@ -13,6 +13,7 @@
 
 mod acl;
 mod answer;
+mod append;
 mod body;
 mod buckets;
 mod client;
