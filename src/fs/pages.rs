@@ -84,11 +84,11 @@ impl Guess {
         let value = |name: &str| number(&name.as_bytes()[start..], end - start, digits);
         let spread = value(last).saturating_sub(value(first));
         // Where none is left out, pages end where they are expected to: at the next name, or, where more follows the
-        // digits, just before it. Where names are spread by chance, nearly no page has a tenth more of them than another.
+        // digits, just before it. Where names are spread by chance, few pages have a fourteenth more of them than another.
         let step = match (spread + 1 == count as u128, end == last.len()) {
             (true, true) => spread + 1,
             (true, false) => spread,
-            (false, _) => spread - spread / 10,
+            (false, _) => spread - spread / 14,
         };
         (step > 0 && count >= NAMES_TELLING).then(|| Guess {
             common: last[..start].to_owned(),

@@ -1,7 +1,6 @@
 //! The one road on which requests go out: address, sign, send, judge.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use md5::{Digest, Md5};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
@@ -12,7 +11,7 @@ use time::OffsetDateTime;
 use super::answer;
 use super::body::{self, Progress};
 use super::credentials::{CredentialSource, Keyring};
-use super::direct::Direct;
+use super::direct::{CONNECT_TIMEOUT, Direct, IDLE_TIMEOUT, USER_AGENT};
 use super::request::Request;
 use super::sign::UNSIGNED_PAYLOAD;
 use super::{Addressing, Config, Integrity, Signature, sign_v2};
@@ -20,15 +19,6 @@ use crate::format::url::{Endpoint, attachment, encode_path, encode_query, is_loo
 use crate::format::xml;
 use crate::store::profile::Profile;
 use crate::store::{BucketName, Error, Kind, LinkMethod, Location, PresignRequest, Result};
-
-/// How long a connection may take to come up.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long an idle connection is kept: shorter than the servers' own patience.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What the store hears who asks.
-pub(super) const USER_AGENT: &str = concat!("dreamfs/", env!("CARGO_PKG_VERSION"));
 
 /// The HTTP client with all that a request needs.
 pub(super) struct Client {

@@ -24,7 +24,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::store::{Buffers, PIECE_BYTES};
 
-use super::client::{CONNECT_TIMEOUT, IDLE_TIMEOUT, USER_AGENT};
+/// How long a connection may take to come up.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an idle connection is kept: shorter than the servers' own patience.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the store hears who asks.
+pub(super) const USER_AGENT: &str = concat!("dreamfs/", env!("CARGO_PKG_VERSION"));
 
 /// The head of an answer at most, as in the library.
 const HEAD_BYTES_MAX: usize = 64 << 10;
