@@ -2,7 +2,8 @@
 //! directory would cost a request of its own. It is a page ahead of the walk and stops where that stops. In a tree that
 //! turns out to be large, the pages behind that one are on their way already, several at once.
 //!
-//! It never stands in the way: a directory that it does not bring is listed by itself.
+//! It never stands in the way: a directory that it does not bring is listed by itself, and a large one goes on by itself
+//! behind the page that brought its first names.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use crate::store::{ListPage, ListRequest};
 use crate::tree::{Ino, Knowledge, Place};
 
 use super::Fs;
-use super::names::{Position, Subtree, Whole};
+use super::names::{Names, Position, Subtree, Whole};
 use super::pages::Pages;
 use super::walk::{Course, Reads, Spot};
 
@@ -31,7 +32,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const AMONG_PAGES_MAX: usize = 8;
 const AMONG_PAGES_EACH: usize = 2;
 
-/// Keys of a page that lie in a directory itself when its next page is worth as much as one that folds.
+/// Keys of a page that lie in a directory itself when a listing of its own need not tell them once more.
 const OWN_MIN: usize = 500;
 
 /// Pages that come one after the other, before it is worth guessing where the next ones end: a tree of so many is large.
@@ -50,8 +51,9 @@ struct Scan {
     subtree: Subtree,
     /// Where the next page begins.
     next: Next,
-    /// The first key of the last page.
+    /// The first key of the last page, and how many it had.
     page_first: Option<String>,
+    page_keys: usize,
     /// Whether it began where the base does.
     from_start: bool,
     /// Pages so far.
@@ -66,6 +68,16 @@ enum Next {
     Several(Box<Pages>),
     /// Nothing: it has come to its end.
     End,
+}
+
+/// What a walk's listing brought of a directory.
+pub(super) enum Brought {
+    /// All names: they are known.
+    All,
+    /// The first names, which whoever reads it need not wait any longer for.
+    First(Box<Names>),
+    /// Nothing that would spare a listing of its own.
+    Nothing,
 }
 
 /// A directory that is read in the course of a walk.
@@ -102,6 +114,7 @@ impl Scan {
             // Among the names that sort before `first/` and after `first`, those that begin with `first.` come last.
             next: Next::After(format!("{}.~", first.as_str().trim_end_matches('/'))),
             page_first: None,
+            page_keys: 0,
             from_start: false,
             pages: 0,
         }
@@ -110,7 +123,7 @@ impl Scan {
     /// A listing from the beginning on.
     fn from_start(base: &Spot) -> Self {
         let subtree = Subtree::new(base.prefix.as_str(), base.prefix.as_str());
-        Scan { subtree, next: Next::Start, page_first: None, from_start: true, pages: 0 }
+        Scan { subtree, next: Next::Start, page_first: None, page_keys: 0, from_start: true, pages: 0 }
     }
 
     fn has_ended(&self) -> bool {
@@ -195,21 +208,25 @@ impl Fs {
         Ok(Some(step))
     }
 
-    /// Goes on with the listing of a walk until it has brought a directory; answers whether it has.
-    pub(super) async fn is_brought(&self, directory: Ino, step: &Step) -> Result<bool> {
+    /// Goes on with the listing of a walk until it has brought a directory, or what a page can tell of a large one.
+    pub(super) async fn bring(&self, directory: Ino, step: &Step) -> Result<Brought> {
         let Step { walk, spot } = step;
         let mut scan = walk.scan.lock().await;
         if walk.among {
-            return self.is_brought_among(directory, walk, &mut scan).await;
+            let brought = self.is_brought_among(directory, walk, &mut scan).await?;
+            return Ok(if brought { Brought::All } else { Brought::Nothing });
         }
         let (mut pages, mut restarted) = (0, false);
         while self.tree.knowledge(directory) != Knowledge::Complete {
             match scan.subtree.position(spot.prefix.as_str()) {
-                // Larger than a page: it goes on here only if that costs no more than a listing of its own.
-                Position::Inside { own } if pages > 0 && own < OWN_MIN => return Ok(false),
+                // Larger than a page.
+                Position::Inside { own } if pages > 0 && own < OWN_MIN => return Ok(Brought::Nothing),
+                Position::Inside { own } if pages > 0 || own == scan.page_keys.max(OWN_MIN) => {
+                    return Ok(self.hand_over(directory, &mut scan, &spot.prefix));
+                }
                 Position::Inside { .. } => {}
                 Position::Ahead if pages == 0 => {}
-                Position::Ahead | Position::Behind if restarted => return Ok(false),
+                Position::Ahead | Position::Behind if restarted => return Ok(Brought::Nothing),
                 Position::Ahead | Position::Behind => {
                     // A walk that comes back from the end goes in an order of its own, in no large tree.
                     let comes_back = scan.has_ended() && !scan.from_start;
@@ -222,10 +239,21 @@ impl Fs {
             }
             pages += usize::from(self.next_page(&walk.base, &mut scan).await?);
         }
-        Ok(true)
+        Ok(Brought::All)
     }
 
-    /// The same where directories are read in any order: all of them are brought if they are few.
+    /// Gives the names of a directory that have come to a listing of its own; the walk's goes on behind the directory.
+    fn hand_over(&self, directory: Ino, scan: &mut Scan, prefix: &Prefix) -> Brought {
+        let first = scan.subtree.take(prefix.as_str());
+        scan.next = Next::After(format!("{prefix}{}", char::MAX));
+        match first.filter(|first| self.tree.is_unchanged_since(directory, first.since)) {
+            Some(first) => Brought::First(Box::new(first.names)),
+            None => Brought::Nothing,
+        }
+    }
+
+    /// The listing of a walk whose directories are read in any order: all of them are brought if they are few. Answers
+    /// whether this one is.
     async fn is_brought_among(&self, directory: Ino, walk: &Arc<Walk>, scan: &mut Scan) -> Result<bool> {
         let mut pages = 0;
         while self.tree.knowledge(directory) != Knowledge::Complete {
@@ -261,7 +289,7 @@ impl Fs {
     /// Takes in the next page of a walk's listing; answers whether there was anything in it.
     async fn next_page(&self, base: &Spot, scan: &mut Scan) -> Result<bool> {
         let Some((page, since)) = self.ask_for_page(base, scan).await? else { return Ok(false) };
-        scan.pages += 1;
+        (scan.pages, scan.page_keys) = (scan.pages + 1, page.objects.len());
         let first = page.objects.first().map(|object| object.key.clone());
         let was_empty = first.is_none();
         scan.page_first = first.or(scan.page_first.take());

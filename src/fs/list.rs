@@ -12,7 +12,7 @@ use crate::store::{Kind, ListRequest};
 use crate::tree::{Before, Entry, Ino, Knowledge, Listing, News, Place, Sighting};
 
 use super::files::Handle;
-use super::flat::Step;
+use super::flat::{Brought, Step};
 use super::names::Names;
 use super::open::HandleId;
 use super::pages::Pages;
@@ -264,10 +264,16 @@ impl Fs {
     ) -> Result<Option<Rest>> {
         let is_known = is_known || self.tree.knowledge(directory) == Knowledge::Outdated;
         let asked = async {
-            match step {
-                Some(step) if self.is_brought(directory, step).await? => Ok(None),
-                _ => self.listing(directory, extent).await.map(Some),
-            }
+            let begun = match step {
+                Some(step) => self.bring(directory, step).await?,
+                None => Brought::Nothing,
+            };
+            let first = match begun {
+                Brought::All => return Ok(None),
+                Brought::First(names) => Some(*names),
+                Brought::Nothing => None,
+            };
+            self.listing(directory, extent, first).await.map(Some)
         };
         self.tree.begin_listing(directory);
         let answer = self.unless_silent(directory, is_known, asked).await;
@@ -306,11 +312,12 @@ impl Fs {
         answer
     }
 
-    async fn listing(&self, directory: Ino, extent: Extent) -> Result<(Listing, Option<Rest>)> {
+    /// Asks for the names of a directory; of a large one the `first` may be known from a listing of more than that.
+    async fn listing(&self, directory: Ino, extent: Extent, first: Option<Names>) -> Result<(Listing, Option<Rest>)> {
         match self.directory_place(directory)? {
             Place::Directory { bucket, prefix } => match self.versions_prefix(&bucket, &prefix) {
                 Some(real) => Ok((self.list_of_versions(directory, &bucket, real).await?, None)),
-                None => self.directory_listing(directory, bucket, prefix, extent).await,
+                None => self.directory_listing(directory, (bucket, prefix), extent, first).await,
             },
             _ => {
                 let buckets = self.store.list_buckets().await?;
@@ -325,18 +332,28 @@ impl Fs {
     async fn directory_listing(
         &self,
         directory: Ino,
-        bucket: BucketName,
-        prefix: Prefix,
+        (bucket, prefix): (BucketName, Prefix),
         extent: Extent,
+        first: Option<Names>,
     ) -> Result<(Listing, Option<Rest>)> {
         let mut before = self.tree.before(directory);
-        let mut names = Names::new(prefix.as_str());
-        let request = ListRequest { prefix: prefix.as_str().to_owned(), delimited: true, ..ListRequest::default() };
-        let page = self.store.list(&bucket, &request).await?;
-        let ended = page.continuation.is_none();
-        let pages = (!ended && extent == Extent::All)
-            .then(|| Pages::behind(self.store.clone(), bucket.clone(), (prefix.as_str().to_owned(), true), &page));
-        names.add(page);
+        let below = (prefix.as_str().to_owned(), true);
+        let (names, ended, pages) = match first.filter(|names| names.prefix() == prefix.as_str()) {
+            Some(names) => {
+                let pages = Pages::after(self.store.clone(), bucket.clone(), below, names.last());
+                (names, false, Some(pages))
+            }
+            None => {
+                let mut names = Names::new(prefix.as_str());
+                let request = ListRequest { prefix: below.0.clone(), delimited: true, ..ListRequest::default() };
+                let page = self.store.list(&bucket, &request).await?;
+                let ended = page.continuation.is_none();
+                let pages = (!ended && extent == Extent::All)
+                    .then(|| Pages::behind(self.store.clone(), bucket.clone(), below, &page));
+                names.add(page);
+                (names, ended, pages)
+            }
+        };
         self.tree.set_hidden_keys(directory, names.hidden_keys());
         self.judge(directory, &bucket, &prefix, &names).await?;
         if let Some(pages) = pages {

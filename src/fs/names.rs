@@ -51,6 +51,11 @@ impl Names {
         self.hidden_keys
     }
 
+    /// The last key that has come, below the prefix.
+    pub(super) fn last(&self) -> &str {
+        &self.last
+    }
+
     /// Takes in a page of a listing that folds what is deeper.
     pub(super) fn add(&mut self, page: ListPage) {
         let last = page.objects.last().map(|object| &object.key).max(page.prefixes.last());
@@ -264,6 +269,15 @@ impl Subtree {
                 }
             }
         }
+    }
+
+    /// Takes the names of a directory that have come, as of a page that went so far; it will not be told then.
+    pub(super) fn take(&mut self, prefix: &str) -> Option<Whole> {
+        let open = self.open.iter_mut().find(|open| open.names.prefix() == prefix && !open.partial)?;
+        open.partial = true;
+        let mut names = std::mem::replace(&mut open.names, Names::new(prefix));
+        names.last = self.last_key.strip_prefix(prefix).unwrap_or_default().to_owned();
+        Some(Whole { names, since: open.since })
     }
 
     /// The last key that has come.

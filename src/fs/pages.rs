@@ -1,6 +1,6 @@
-//! The pages of a large directory, or of a large tree: what comes behind the first one is asked for several pages at once. Where a page
-//! will end is guessed from where the last ones did, so that the names between two guesses are one request; a wrong
-//! guess costs a request, never a name.
+//! The pages of a large directory, or of a large tree: what comes behind the first one is asked for several pages at
+//! once. Where a page will end is guessed from where the last ones did, so that the names between two guesses are one
+//! request; a wrong guess costs a request, never a name.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -130,10 +130,20 @@ impl Pages {
         (prefix, delimited): (String, bool),
         first: &ListPage,
     ) -> Self {
-        let asked = FuturesOrdered::new();
-        let mut pages = Pages { store, bucket, prefix, delimited, asked, guess: None, reached: None, at_once: 1 };
+        let mut pages = Pages::after(store, bucket, (prefix, delimited), "");
         pages.go_on(first);
         pages
+    }
+
+    /// What comes behind a name of a directory, or, not `delimited`, behind a key below it.
+    pub(super) fn after(
+        store: Arc<dyn Store>,
+        bucket: BucketName,
+        (prefix, delimited): (String, bool),
+        name: &str,
+    ) -> Self {
+        let (asked, reached) = (FuturesOrdered::new(), Some(name.to_owned()));
+        Pages { store, bucket, prefix, delimited, asked, guess: None, reached, at_once: 1 }
     }
 
     /// The next page and when it was asked for; `None` behind the last one, which alone has no continuation. Names come in

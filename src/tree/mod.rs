@@ -289,6 +289,11 @@ impl Tree {
         self.lock().reach(base, place, path, since)
     }
 
+    /// Whether this mount has changed no name in a directory since then.
+    pub fn is_unchanged_since(&self, directory: Ino, since: Instant) -> bool {
+        self.lock().directory(directory).is_some_and(|directory| !directory.changed_since(since))
+    }
+
     /// Takes in all names of a directory at `place`, out of a listing that was asked for at `since`, unless this mount
     /// changed a name in it since.
     pub fn fill(&self, ino: Ino, place: &Place, listing: Listing, since: Instant) {
