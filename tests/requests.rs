@@ -97,6 +97,33 @@ fn siblings_in_any_order_cost_a_few_pages() {
     }
 }
 
+/// Who looks names up in one directory after the other, in the order of names or in one of his own, and reads none of
+/// them, costs a few pages as well; again when they are no longer fresh. A path costs one LIST for each directory.
+#[test]
+fn names_looked_up_in_many_directories_cost_a_few_pages() {
+    let Some(rig) = Rig::start(Kind::Embedded, "names_looked_up_in_many_directories_cost_a_few_pages") else { return };
+    let bucket = rig.bucket();
+    rig.boto(&format!(
+        "b = conn.get_bucket('{bucket}')\n\
+         for n in range(800): b.new_key('t/%02d/%02d/f' % (n / 40, n % 40)).set_contents_from_string('x')\n\
+         b.new_key('p/a/b/c/d/f').set_contents_from_string('x')"
+    ));
+    let lines = "for i in $(seq -w 0 19); do for n in $(seq -w 0 39); do echo t/$i/$n/f; done; done";
+    for (order, lists_max) in [("cat", 40), ("sort -R --random-source=/bin/ls", 25)] {
+        let mount = Mount::with(&rig, &How { bucket: Some(&bucket), flags: &["--ttl", "60s"], ..How::default() });
+        for round in ["cold", "no longer fresh"] {
+            let look = format!("{{ {lines}; }} | {order} | xargs stat -c %s | grep -c ^1");
+            let cost = mount.cost(|| assert_eq!(mount.sh(&look).trim(), "800", "{order} {round}"));
+            // What the root's files carry is judged anew with the root.
+            let heads = cost.get("HeadObject").copied().unwrap_or_default();
+            assert!(cost["ListObjects"] <= lists_max && heads <= 2 && cost.len() <= 2, "{order} {round}: {cost:?}");
+            mount.sh("setfattr -n user.s3.refresh -v 1 .");
+        }
+        let path = mount.cost(|| drop(mount.sh("stat p/a/b/c/d/f; ! stat p/a/b/c/d/none 2> /dev/null")));
+        assert!(path["ListObjects"] <= 6, "{path:?}");
+    }
+}
+
 /// Small files that programs open one after another cost one GET each, and no HEAD; those that nobody opens cost
 /// nothing worth speaking of.
 #[test]

@@ -43,6 +43,8 @@ pub(super) struct Walk {
     base: Spot,
     /// Whether it goes from one directory in the base to another in an order of its own.
     among: bool,
+    /// Whether names are looked up in its directories, which nobody reads.
+    looks: bool,
     scan: Arc<tokio::sync::Mutex<Scan>>,
 }
 
@@ -137,17 +139,16 @@ impl Scan {
     }
 }
 
-impl Walks {
-    fn step(&self, spot: Spot, parent: Option<&Spot>, is_first: impl FnOnce() -> bool) -> Option<Step> {
-        let mut state = self.0.lock().expect("no panic under this lock");
-        let now = Instant::now();
-        let course = state.reads.note(&spot, parent, is_first, now);
-        state.walks.retain(|(_, used)| now.saturating_duration_since(*used) < IDLE_MAX);
+impl State {
+    /// The step to a directory on a course that was just recognised, or of a walk under way.
+    fn step(&mut self, spot: Spot, course: Option<Course>, looks: bool, now: Instant) -> Option<Step> {
+        let goes_there = |walk: &Walk| walk.looks == looks && walk.base.holds(&spot);
+        self.walks.retain(|(_, used)| now.saturating_duration_since(*used) < IDLE_MAX);
         if let Some(Course::Below(_)) = course {
             // Who went in an order of its own goes in the order of names now.
-            state.walks.retain(|(walk, _)| !walk.among || !walk.base.holds(&spot));
+            self.walks.retain(|(walk, _)| !walk.among || !goes_there(walk));
         }
-        if let Some((walk, used)) = state.walks.iter_mut().find(|(walk, _)| walk.base.holds(&spot)) {
+        if let Some((walk, used)) = self.walks.iter_mut().find(|(walk, _)| goes_there(walk)) {
             *used = now;
             return Some(Step { walk: walk.clone(), spot });
         }
@@ -155,12 +156,28 @@ impl Walks {
             Course::Below(base) => (base.clone(), Scan::new(&base, &spot.prefix), false),
             Course::Among(base) => (base.clone(), Scan::from_start(&base), true),
         };
-        let walk = Arc::new(Walk { base, among, scan: Arc::new(tokio::sync::Mutex::new(scan)) });
-        if state.walks.len() == WALKS_MAX {
-            state.walks.pop_front();
+        let walk = Arc::new(Walk { base, among, looks, scan: Arc::new(tokio::sync::Mutex::new(scan)) });
+        if self.walks.len() == WALKS_MAX {
+            self.walks.pop_front();
         }
-        state.walks.push_back((walk.clone(), now));
+        self.walks.push_back((walk.clone(), now));
         Some(Step { walk, spot })
+    }
+}
+
+impl Walks {
+    fn read(&self, spot: Spot, parent: Option<&Spot>, is_first: impl FnOnce() -> bool) -> Option<Step> {
+        let mut state = self.0.lock().expect("no panic under this lock");
+        let now = Instant::now();
+        let course = state.reads.note(&spot, parent, is_first, now);
+        state.step(spot, course, false, now)
+    }
+
+    fn look(&self, spot: Spot, parent: &Spot) -> Option<Step> {
+        let mut state = self.0.lock().expect("no panic under this lock");
+        let now = Instant::now();
+        let course = state.reads.note_look(&spot, parent, now);
+        state.step(spot, course, true, now)
     }
 
     /// The directory that was read last is still being read.
@@ -178,12 +195,29 @@ impl Walks {
     fn end(&self, walk: &Arc<Walk>) {
         let mut state = self.0.lock().expect("no panic under this lock");
         state.walks.retain(|(other, _)| !Arc::ptr_eq(other, walk));
+        if walk.looks && !walk.among {
+            state.reads.forget_looks();
+        }
     }
 }
 
 impl Fs {
     /// Notes that a directory is read; answers the walk that this is part of, if it is.
     pub(super) fn step(&self, directory: Ino) -> Result<Option<Step>> {
+        let Some((spot, parent)) = self.spot(directory)? else { return Ok(None) };
+        let step = self.walks.read(spot, parent.as_ref(), || self.tree.is_first_directory(directory));
+        Ok(step.filter(|step| self.is_there(step)))
+    }
+
+    /// Notes that a directory is to be listed for the sake of a name in it; answers the walk that this is part of, if it
+    /// is.
+    pub(super) fn look(&self, directory: Ino) -> Result<Option<Step>> {
+        let Some((spot, Some(parent))) = self.spot(directory)? else { return Ok(None) };
+        Ok(self.walks.look(spot, &parent).filter(|step| self.is_there(step)))
+    }
+
+    /// Where a directory is and the one that it lies in; nothing where none may be brought ahead.
+    fn spot(&self, directory: Ino) -> Result<Option<(Spot, Option<Spot>)>> {
         if self.config.ttl.is_zero() {
             // What is brought ahead may not be believed.
             return Ok(None);
@@ -196,16 +230,17 @@ impl Fs {
             let Some(Place::Directory { bucket, prefix }) = self.tree.place(ino) else { return None };
             Some(Spot { ino, bucket, prefix })
         });
-        let spot = Spot { ino: directory, bucket, prefix };
-        let is_first = || self.tree.is_first_directory(directory);
-        let Some(step) = self.walks.step(spot, parent.as_ref(), is_first) else { return Ok(None) };
+        Ok(Some((Spot { ino: directory, bucket, prefix }, parent)))
+    }
+
+    /// Whether the base of a walk is still where it was; if not, it was moved or removed, and the walk is over.
+    fn is_there(&self, step: &Step) -> bool {
         let base = &step.walk.base;
-        if self.tree.place(base.ino).as_ref() != Some(&base.place()) {
-            // It was moved or removed.
+        let is_there = self.tree.place(base.ino).as_ref() == Some(&base.place());
+        if !is_there {
             self.walks.end(&step.walk);
-            return Ok(None);
         }
-        Ok(Some(step))
+        is_there
     }
 
     /// Goes on with the listing of a walk until it has brought a directory, or what a page can tell of a large one.
@@ -226,6 +261,11 @@ impl Fs {
                 }
                 Position::Inside { .. } => {}
                 Position::Ahead if pages == 0 => {}
+                Position::Ahead | Position::Behind if walk.looks => {
+                    // It goes in no order after all: pages for the sake of one directory each would be in vain.
+                    self.walks.end(walk);
+                    return Ok(Brought::Nothing);
+                }
                 Position::Ahead | Position::Behind if restarted => return Ok(Brought::Nothing),
                 Position::Ahead | Position::Behind => {
                     // A walk that comes back from the end goes in an order of its own, in no large tree.

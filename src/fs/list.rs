@@ -223,7 +223,8 @@ impl Fs {
     /// Learns the first page of a directory, which is all of most directories, for the sake of a name that is known
     /// from before, or not.
     pub(crate) async fn load_page(&self, directory: Ino, is_known: bool) -> Result<()> {
-        self.load(directory, Extent::FirstPage, None, is_known).await.map(drop)
+        let step = self.look(directory)?;
+        self.load(directory, Extent::FirstPage, step.as_ref(), is_known).await.map(drop)
     }
 
     /// Learns a directory, or the first page of a large one: answers what is left then, which begins a listing of its
@@ -340,8 +341,9 @@ impl Fs {
         let below = (prefix.as_str().to_owned(), true);
         let (names, ended, pages) = match first.filter(|names| names.prefix() == prefix.as_str()) {
             Some(names) => {
-                let pages = Pages::after(self.store.clone(), bucket.clone(), below, names.last());
-                (names, false, Some(pages))
+                let pages = (extent == Extent::All)
+                    .then(|| Pages::after(self.store.clone(), bucket.clone(), below, names.last()));
+                (names, false, pages)
             }
             None => {
                 let mut names = Names::new(prefix.as_str());

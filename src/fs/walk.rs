@@ -6,7 +6,8 @@
 //! So do programs that read directories of one parent in an order of their own (`git` in its objects), which may never
 //! read that parent itself; where that is the order of names, it is a walk like any other.
 //!
-//! Looking names up is no walk: a path that is typed leads through directories which nobody reads.
+//! Looking names up is less of a walk: a path that is typed leads through directories which nobody reads. Who looks into
+//! one directory of a parent after the other (`git status`, a checkout) goes from one to another like those.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -52,21 +53,75 @@ pub(super) enum Course {
     Among(Spot),
 }
 
-/// The directories that were read last.
+/// The last directories of one sort.
+#[derive(Debug, Default)]
+struct Recent(VecDeque<(Spot, Instant)>);
+
+/// The directories that were read last, and those that were listed for the sake of a name in them.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    recent: VecDeque<(Spot, Instant)>,
+    read: Recent,
+    looked_into: Recent,
+}
+
+impl Recent {
+    fn spots(&self) -> impl DoubleEndedIterator<Item = &Spot> {
+        self.0.iter().map(|(spot, _)| spot)
+    }
+
+    /// Forgets what a further one has nothing to do with.
+    fn come_to(&mut self, next: &Spot, now: Instant) {
+        if self.0.back().is_some_and(|(_, at)| now.saturating_duration_since(*at) > PAUSE_MAX) {
+            self.0.clear();
+        }
+        self.0.retain(|(spot, _)| spot != next);
+    }
+
+    fn push(&mut self, spot: &Spot, now: Instant) {
+        if self.0.len() == READS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((spot.clone(), now));
+    }
+
+    /// The walk among the directories of one parent that a further one of them is part of, if there were enough.
+    fn among(&self, next: &Spot, parent: &Spot) -> Option<Course> {
+        let is_sibling = |spot: &&Spot| {
+            parent.holds(spot)
+                && !spot.prefix.as_str()[parent.prefix.as_str().len()..].trim_end_matches('/').contains('/')
+        };
+        let siblings: Vec<&str> =
+            self.spots().filter(is_sibling).chain([next]).map(|spot| spot.prefix.as_str()).collect();
+        (siblings.len() > SIBLINGS_MIN).then(|| match siblings.is_sorted() {
+            true => Course::Below(parent.clone()),
+            false => Course::Among(parent.clone()),
+        })
+    }
 }
 
 impl Reads {
     /// The directory that was read last is still being read.
     pub(super) fn go_on(&mut self, now: Instant) {
-        self.recent.back_mut().into_iter().for_each(|(_, at)| *at = now);
+        self.read.0.back_mut().into_iter().for_each(|(_, at)| *at = now);
     }
 
     /// The directory that was read last.
     pub(super) fn last(&self) -> Option<&Spot> {
-        self.recent.back().map(|(spot, _)| spot)
+        self.read.spots().next_back()
+    }
+
+    /// Notes that a directory is to be listed for the sake of a name in it; answers the walk that this is part of, if it
+    /// is.
+    pub(super) fn note_look(&mut self, into: &Spot, parent: &Spot, now: Instant) -> Option<Course> {
+        self.looked_into.come_to(into, now);
+        let course = self.looked_into.among(into, parent);
+        self.looked_into.push(into, now);
+        course
+    }
+
+    /// Those that were looked into were none of a walk.
+    pub(super) fn forget_looks(&mut self) {
+        self.looked_into.0.clear();
     }
 
     /// Notes that a directory is read, where that lies, and whether no other directory comes before it there; answers the
@@ -78,31 +133,13 @@ impl Reads {
         is_first: impl FnOnce() -> bool,
         now: Instant,
     ) -> Option<Course> {
-        if self.recent.back().is_some_and(|(_, at)| now.saturating_duration_since(*at) > PAUSE_MAX) {
-            self.recent.clear();
-        }
-        self.recent.retain(|(spot, _)| spot != read);
-        let above = self.recent.iter().map(|(spot, _)| spot).filter(|spot| spot.holds(read));
-        let steps = |base: &Spot| self.recent.iter().filter(|(spot, _)| spot == base || base.holds(spot)).count();
+        self.read.come_to(read, now);
+        let above = self.read.spots().filter(|spot| spot.holds(read));
+        let steps = |base: &Spot| self.read.spots().filter(|spot| *spot == base || base.holds(spot)).count();
         let base = above.filter(|base| steps(base) >= STEPS_MIN).min_by_key(|base| base.prefix.as_str().len()).cloned();
         let first_step = parent.filter(|parent| base.is_none() && self.last() == Some(*parent) && is_first()).cloned();
-        let is_sibling = |spot: &Spot, parent: &Spot| {
-            parent.holds(spot)
-                && !spot.prefix.as_str()[parent.prefix.as_str().len()..].trim_end_matches('/').contains('/')
-        };
-        let siblings = |parent: &Spot| -> Vec<&str> {
-            let siblings = self.recent.iter().map(|(spot, _)| spot).filter(|spot| is_sibling(spot, parent));
-            siblings.chain([read]).map(|spot| spot.prefix.as_str()).collect()
-        };
-        let among = parent.map(|parent| (parent, siblings(parent))).filter(|(_, some)| some.len() > SIBLINGS_MIN);
-        let among = among.map(|(parent, siblings)| match siblings.is_sorted() {
-            true => Course::Below(parent.clone()),
-            false => Course::Among(parent.clone()),
-        });
-        if self.recent.len() == READS_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((read.clone(), now));
+        let among = parent.and_then(|parent| self.read.among(read, parent));
+        self.read.push(read, now);
         base.or(first_step).map(Course::Below).or(among)
     }
 }
@@ -165,6 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn the_fourth_sibling_that_is_looked_into_is_a_step_and_a_path_is_none() {
+        let (mut seen, now) = (Reads::default(), Instant::now());
+        let path = ["p", "p/a", "p/a/b", "p/a/b/c", "p/a/b/c/d"];
+        let told = path.windows(2).map(|step| seen.note_look(&spot(step[1]), &spot(step[0]), now));
+        assert_eq!(told.flatten().next(), None, "a path");
+        let mut look = |name: &str| seen.note_look(&spot(name), &spot("q"), now);
+        let told = ["q/1", "q/2", "q/3", "q/4", "q/5", "q/2"].map(&mut look);
+        let (below, among) = (Some(Course::Below(spot("q"))), Some(Course::Among(spot("q"))));
+        assert_eq!(told, [None, None, None, below.clone(), below, among]);
+        seen.forget_looks();
+        assert_eq!(seen.note_look(&spot("q/6"), &spot("q"), now), None);
+    }
+
+    #[test]
     fn a_pause_ends_a_walk_and_memory_is_bounded() {
         let (mut seen, start) = (Reads::default(), Instant::now());
         seen.note(&spot(""), None, || false, start);
@@ -181,6 +232,6 @@ mod tests {
         for number in 0..100 {
             seen.note(&spot(&number.to_string()), None, || false, start + PAUSE_MAX * 2);
         }
-        assert_eq!(seen.recent.len(), READS_MAX);
+        assert_eq!(seen.read.0.len(), READS_MAX);
     }
 }
