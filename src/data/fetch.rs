@@ -147,7 +147,8 @@ impl Fetch {
         let Some(disk) = self.cache.inner.disk.clone() else { return };
         // A disk that hangs must not hang the reader: the store is asked then.
         while let Some(range) = self.blocks.front().map(|filling| filling.range.clone())
-            && let Ok(Some(bytes)) = timeout(STALL, disk.read(&self.stored.version, range)).await
+            && let memory = self.lent.take().unwrap_or_default()
+            && let Ok(Some(bytes)) = timeout(STALL, disk.read(&self.stored.version, range, memory)).await
         {
             self.take(bytes, Origin::Disk);
         }

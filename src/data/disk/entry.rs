@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::buffer::spare_capacity;
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::data::Version;
 
@@ -90,7 +90,7 @@ impl Entry {
     /// A chunk's checksum. The seed is its place, so that bytes of another file or offset never fit.
     pub(super) fn sum(&self, index: u64, bytes: &[u8]) -> u64 {
         let seed = self.digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-        xxh3_64_with_seed(bytes, seed.wrapping_add(index)).max(ABSENT + 1)
+        XxHash3_64::oneshot_with_seed(seed.wrapping_add(index), bytes).max(ABSENT + 1)
     }
 
     fn folder(&self, root: &Path) -> PathBuf {
@@ -275,10 +275,12 @@ impl Fingerprint {
     }
 }
 
-/// Reads a range into memory that nobody zeroed first: it is overwritten at once.
-pub(super) fn read_exact_at(file: &File, range: Range<u64>) -> io::Result<Vec<u8>> {
+/// Reads a range into `memory`, of which as much is added as it lacks. Nobody zeroes it first: it is overwritten at once.
+pub(super) fn read_exact_at(file: &File, range: Range<u64>, memory: Vec<u8>) -> io::Result<Vec<u8>> {
     let length = (range.end - range.start) as usize;
-    let mut bytes = Vec::with_capacity(length);
+    let mut bytes = memory;
+    bytes.clear();
+    bytes.reserve_exact(length);
     while bytes.len() < length {
         let at = range.start + bytes.len() as u64;
         match rustix::io::pread(file, spare_capacity(&mut bytes), at) {

@@ -158,12 +158,13 @@ impl DiskCache {
     }
 
     /// Bytes `range` of a version if all of them are here and are what was kept. Whole chunks are read, since a
-    /// checksum covers one, and what is answered holds on to their memory: ask for whole chunks.
-    pub async fn read(&self, version: &Version, range: Range<u64>) -> Option<Bytes> {
+    /// checksum covers one, and what is answered holds on to their memory: ask for whole chunks. They are read into
+    /// `memory`, which may be empty.
+    pub async fn read(&self, version: &Version, range: Range<u64>, memory: Vec<u8>) -> Option<Bytes> {
         if range.is_empty() {
             return Some(Bytes::new());
         }
-        let read = self.off_worker(version, move |shared, entry| shared.read(entry, range)).await;
+        let read = self.off_worker(version, move |shared, entry| shared.read(entry, range, memory)).await;
         let counter = if read.is_some() { &self.shared.hits } else { &self.shared.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         read
@@ -261,7 +262,7 @@ impl Shared {
         !version.etag.as_str().is_empty()
     }
 
-    fn read(&self, entry: &Entry, range: Range<u64>) -> io::Result<Option<Bytes>> {
+    fn read(&self, entry: &Entry, range: Range<u64>, memory: Vec<u8>) -> io::Result<Option<Bytes>> {
         if range.end > entry.size_bytes {
             return Ok(None);
         }
@@ -273,7 +274,7 @@ impl Shared {
         }
         let start = chunks.start * self.chunk_bytes;
         let end = (chunks.end * self.chunk_bytes).min(entry.size_bytes);
-        let bytes = entry::read_exact_at(&entry.open_data(&self.folder)?, start..end)?;
+        let bytes = entry::read_exact_at(&entry.open_data(&self.folder)?, start..end, memory)?;
         for (index, record) in chunks.zip(records) {
             let own = entry.chunk_range(index);
             if entry.sum(index, &bytes[(own.start - start) as usize..(own.end - start) as usize]) != record {
@@ -302,8 +303,9 @@ impl Shared {
             return Ok(Some(data));
         }
         let Some(_turn) = Turn::take(&self.verifying, &entry.stem) else { return Ok(None) };
+        let mut bytes = Vec::new();
         for index in missing {
-            let bytes = entry::read_exact_at(&data, entry.chunk_range(index))?;
+            bytes = entry::read_exact_at(&data, entry.chunk_range(index), bytes)?;
             if entry.sum(index, &bytes) != records[index as usize] {
                 self.forget_chunk(entry, index);
                 return Ok(None);

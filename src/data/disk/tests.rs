@@ -68,7 +68,7 @@ fn version(key: &str, etag: &str, size_bytes: u64) -> Version {
 
 /// Bytes that differ from chunk to chunk and from version to version.
 fn content(version: &Version) -> Bytes {
-    let seed = xxhash_rust::xxh3::xxh3_64(format!("{}{}", version.location, version.etag).as_bytes());
+    let seed = twox_hash::XxHash3_64::oneshot(format!("{}{}", version.location, version.etag).as_bytes());
     (0..version.size_bytes).map(|at| (at.wrapping_mul(seed | 1) >> 7) as u8).collect()
 }
 
@@ -86,7 +86,7 @@ async fn keep_all(cache: &DiskCache, version: &Version) {
 
 /// Whether all of it is here; what is answered is always right.
 async fn serves(cache: &DiskCache, version: &Version) -> bool {
-    let read = cache.read(version, 0..version.size_bytes).await;
+    let read = cache.read(version, 0..version.size_bytes, Vec::new()).await;
     read.is_some_and(|bytes| {
         assert!(bytes == content(version), "wrong bytes of {}", version.location);
         true
@@ -111,9 +111,9 @@ async fn what_was_kept_is_read_in_any_range_and_counted() {
     for range in [0..file.size_bytes, 0..1, UNIT - 1..UNIT + 1, 3 * UNIT..file.size_bytes, UNIT + 7..3 * UNIT + 9, 5..5]
     {
         let expected = whole.slice(range.start as usize..range.end as usize);
-        assert_eq!(cache.read(&file, range).await, Some(expected));
+        assert_eq!(cache.read(&file, range, Vec::new()).await, Some(expected));
     }
-    assert_eq!(cache.read(&file, 0..file.size_bytes + 1).await, None, "past the end");
+    assert_eq!(cache.read(&file, 0..file.size_bytes + 1, Vec::new()).await, None, "past the end");
     assert_eq!(cache.recorded(&file, 0..6).await, [true, true, true, true, false, false]);
     assert_eq!(cache.counts(), Counts { hits: 5, misses: 2, kept: 4, dropped: 0 });
     assert!(cache.used_bytes() >= file.size_bytes && cache.used_bytes() <= cache.bytes_max());
@@ -148,7 +148,7 @@ async fn only_the_version_that_was_kept_is_served() {
     let file = version("a", "1", 2 * UNIT);
     keep_all(&cache, &file).await;
     for other in [version("a", "2", 2 * UNIT), version("a", "1", 2 * UNIT - 1), version("b", "1", 2 * UNIT)] {
-        assert_eq!(cache.read(&other, 0..UNIT).await, None);
+        assert_eq!(cache.read(&other, 0..UNIT, Vec::new()).await, None);
     }
     let elsewhere = place.open_for("https://other", health::room);
     assert!(!serves(&elsewhere, &file).await, "another store's object of that name");
@@ -194,7 +194,7 @@ async fn a_flipped_bit_is_noticed_and_the_chunk_kept_again() {
     assert!(!serves(&cache, &file).await);
     assert_eq!(cache.recorded(&file, 0..3).await, [true, false, true]);
     assert!(cache.whole(&file).await.is_none());
-    assert_eq!(cache.read(&file, 0..UNIT).await, Some(content(&file).slice(..UNIT as usize)));
+    assert_eq!(cache.read(&file, 0..UNIT, Vec::new()).await, Some(content(&file).slice(..UNIT as usize)));
     keep_chunk(&cache, &file, 1);
     cache.settled().await;
     assert!(serves(&cache, &file).await);
@@ -207,7 +207,7 @@ async fn a_checksum_that_is_damaged_or_of_another_chunk_serves_nothing() {
     let file = version("a", "1", 3 * UNIT);
     keep_all(&cache, &file).await;
     damage(&place.path(&file, "sums"), 40);
-    assert_eq!(cache.read(&file, 0..UNIT).await, None);
+    assert_eq!(cache.read(&file, 0..UNIT, Vec::new()).await, None);
     // The bytes and the checksum of the third chunk in the place of the second.
     let (data, sums) = (place.path(&file, "data"), place.path(&file, "sums"));
     let writable = |path: &Path| OpenOptions::new().write(true).open(path).expect("there");
@@ -215,8 +215,8 @@ async fn a_checksum_that_is_damaged_or_of_another_chunk_serves_nothing() {
     writable(&data).write_all_at(&third, UNIT).expect("written");
     let sum = fs::read(&sums).expect("there")[40 + 16..40 + 24].to_vec();
     writable(&sums).write_all_at(&sum, 40 + 8).expect("written");
-    assert_eq!(cache.read(&file, UNIT..2 * UNIT).await, None);
-    assert_eq!(cache.read(&file, 2 * UNIT..3 * UNIT).await, Some(third));
+    assert_eq!(cache.read(&file, UNIT..2 * UNIT, Vec::new()).await, None);
+    assert_eq!(cache.read(&file, 2 * UNIT..3 * UNIT, Vec::new()).await, Some(third));
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn what_a_crash_leaves_is_never_served() {
     let cache = place.open();
     assert_eq!(cache.recorded(&file, 0..4).await, [true, false, true, false]);
     for index in 0..4 {
-        assert_eq!(cache.read(&file, index * UNIT..(index + 1) * UNIT).await, None, "chunk {index}");
+        assert_eq!(cache.read(&file, index * UNIT..(index + 1) * UNIT, Vec::new()).await, None, "chunk {index}");
     }
     keep_all(&cache, &file).await;
     assert!(serves(&cache, &file).await);
@@ -311,7 +311,7 @@ async fn a_file_larger_than_the_cache_keeps_its_first_part_and_goes_for_others()
     let cache = place.open();
     let large = version("large", "1", 100 * UNIT);
     keep_all(&cache, &large).await;
-    assert!(cache.read(&large, 0..20 * UNIT).await.is_some());
+    assert!(cache.read(&large, 0..20 * UNIT, Vec::new()).await.is_some());
     assert!(place.on_disk() <= place.bytes_max);
     assert!(cache.counts().dropped > 60, "{:?}", cache.counts());
     place.clock.advance(std::time::Duration::from_secs(3600));
@@ -369,16 +369,16 @@ async fn a_disk_that_fails_stops_being_written_and_readers_go_on() {
         cache.settled().await;
     }
     assert_eq!(cache.counts().dropped, 8, "after a few failures it is not tried any more");
-    assert_eq!(cache.read(&file, 0..UNIT).await, Some(content(&file).slice(..UNIT as usize)));
-    assert_eq!(cache.read(&file, UNIT..2 * UNIT).await, None);
+    assert_eq!(cache.read(&file, 0..UNIT, Vec::new()).await, Some(content(&file).slice(..UNIT as usize)));
+    assert_eq!(cache.read(&file, UNIT..2 * UNIT, Vec::new()).await, None);
     // A folder in the place of a file: neither missing nor damaged, it cannot be read at all.
     let other = version("b", "1", UNIT);
     fs::create_dir_all(place.path(&other, "sums")).expect("made");
     for _ in 0..10 {
         assert!(!serves(&cache, &other).await);
     }
-    assert_eq!(cache.read(&file, 0..UNIT).await, None, "off until the next mount");
-    assert!(place.open().read(&file, 0..UNIT).await.is_some());
+    assert_eq!(cache.read(&file, 0..UNIT, Vec::new()).await, None, "off until the next mount");
+    assert!(place.open().read(&file, 0..UNIT, Vec::new()).await.is_some());
 }
 
 #[tokio::test]
@@ -518,7 +518,7 @@ async fn readers_and_keepers_at_once_see_right_bytes_or_none() {
                     }
                     _ => {
                         let end = random.u64(index * UNIT..=8 * UNIT);
-                        if let Some(bytes) = cache.read(file, index * UNIT..end).await {
+                        if let Some(bytes) = cache.read(file, index * UNIT..end, Vec::new()).await {
                             assert_eq!(bytes, content(file).slice((index * UNIT) as usize..end as usize));
                         }
                     }
@@ -589,7 +589,7 @@ async fn follow(events: Vec<Event>) {
         for (number, file) in (0..).zip(&files) {
             for index in 0..4 {
                 let range = index * UNIT..((index + 1) * UNIT).min(file.size_bytes);
-                match cache.read(file, range.clone()).await {
+                match cache.read(file, range.clone(), Vec::new()).await {
                     Some(bytes) => assert_eq!(bytes, content(file).slice(range.start as usize..range.end as usize)),
                     None => assert!(!surely.contains_key(&(number, index)), "chunk {index} of {number} is lost"),
                 }

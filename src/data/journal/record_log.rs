@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::data::state::{make_folder, remove_known};
 
@@ -185,7 +185,7 @@ fn open_to_write(path: &Path) -> io::Result<File> {
 
 fn framed(json: &[u8], generation: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + json.len());
-    for number in [json.len() as u64, xxh3_64_with_seed(json, generation), generation] {
+    for number in [json.len() as u64, XxHash3_64::oneshot_with_seed(generation, json), generation] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(json);
@@ -295,7 +295,7 @@ impl<'a> Frame<'a> {
     }
 
     fn record(&self) -> Option<Record> {
-        let is_whole = xxh3_64_with_seed(self.json, self.generation) == self.sum;
+        let is_whole = XxHash3_64::oneshot_with_seed(self.generation, self.json) == self.sum;
         serde_json::from_slice(self.json).ok().filter(|_| is_whole)
     }
 }
