@@ -16,7 +16,7 @@
 //! | folder | what it is for |
 //! |---|---|
 //! | [`fuse`] | requests come in: thin methods, the session, the notify thread; the only one that names `fuser` |
-//! | [`fs`] | what each request means, a file per family of verbs: `lookup list snapshot pages judge walk flat names open files ahead sequence read write copy commit conflict finish attr xattr acl tags encryption make marker owed remove rename link statfs versions` |
+//! | [`fs`] | what each request means, a file per family of verbs: `lookup list snapshot pages judge walk flat scan names open files ahead sequence read write copy commit conflict finish attr xattr acl tags encryption make marker owed remove rename link statfs versions` |
 //! | [`tree`] | names: inodes, children, expiry; one lock, no I/O |
 //! | [`data`] | bytes: extents, plan, appends, cache in memory and on disk, staging, upload, and the journal of a write-back mount; the only one that touches local disk for content |
 //! | [`mod@format`] | how a file lies in a bucket: pure functions |

@@ -29,6 +29,7 @@ async fn walk(client: &Client, keys: &mut BTreeSet<String>, rng: &mut Rng) {
             continue;
         };
         let told: BTreeSet<String> = listed.iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(listed.len(), told.len(), "some are told twice in {directory:?}");
         let differing: Vec<String> = told.symmetric_difference(&names_of(keys, &directory)).cloned().collect();
         assert!(differing.is_empty(), "in {directory:?}: {differing:?}");
         let is_directory = |name: &str| {
@@ -357,6 +358,82 @@ async fn walks_of_large_trees_see_what_is_there() {
         client.fault.set_rules(vec![Rule { operation: Some("ListObjects"), when: When::Chance(0.1), failure }]);
         walk(&client, &mut keys, &mut rng).await;
     }
+}
+
+/// A page that ends in a directory below a large one, for whose sake that large one was read or looked into: both are told
+/// whole and each name once.
+#[tokio::test]
+async fn a_page_that_ends_below_a_large_directory_is_not_all_of_what_it_ends_in() {
+    let world = World::new(1000).await;
+    (0..600).for_each(|number| world.put(&format!("t/a/f{number:03}"), vec![1]));
+    (0..1000).for_each(|number| world.put(&format!("t/a/sub/f{number:03}"), vec![1]));
+    for other in ["b", "c", "d", "e"] {
+        (0..700).for_each(|number| world.put(&format!("t/{other}/f{number:03}"), vec![1]));
+    }
+    let client = world.client(How { names_max: 50_000, ..How::default() });
+    for (directory, count) in [("t", 5), ("t/a", 601), ("t/a/sub", 1000), ("t/b", 700), ("t/c", 700)] {
+        let listed = client.list(directory).await.expect("listed");
+        let names: BTreeSet<String> = listed.into_iter().map(|(name, _)| name).collect();
+        assert_eq!((names.len(), client.list(directory).await.expect("listed").len()), (count, count), "{directory}");
+    }
+    let client = world.client(How { names_max: 50_000, ..How::default() });
+    for directory in ["t/e", "t/d", "t/c", "t/b", "t/a", "t/a/sub"] {
+        client.walk(&format!("{directory}/f599")).await.expect("is there");
+        client.walk(&format!("{directory}/f600x")).await.expect_err("is not there");
+    }
+    client.walk("t/a/sub/f999").await.expect("is there");
+}
+
+/// What a walk brought ahead is believed no more after a refresh, nor of a directory that came to its place.
+#[tokio::test]
+async fn what_a_walk_brought_ahead_is_believed_only_of_what_it_was_brought_of() {
+    for (c_count, d_count) in [(1500, 1000), (3000, 10)] {
+        let world = World::new(1000).await;
+        for (directory, count) in [("a", 10), ("b", 10), ("c", c_count), ("d", d_count)] {
+            (0..count).for_each(|number| world.put(&format!("t/{directory}/f{number:04}"), vec![1]));
+        }
+        (0..1200).for_each(|number| world.put(&format!("new/c/g{number:04}"), vec![1]));
+        let client = world.client(How { names_max: 50_000, ttl: Duration::from_secs(3600), ..How::default() });
+        client.list("t").await.expect("listed");
+        let before = client.lists();
+        client.list("t/a").await.expect("listed");
+        client.list("t/b").await.expect("listed");
+        let page_ahead = async {
+            while client.lists() < before + 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), page_ahead).await.expect("a page is brought ahead");
+        if d_count == 1000 {
+            world.delete("t/d/f0001").await;
+            client.refresh().await;
+            assert_eq!(client.list("t/d").await.expect("listed").len(), 999, "at once after a refresh");
+        } else {
+            client.rename("t/c", "t/old", false).await.expect("renamed");
+            client.rename("new/c", "t/c", false).await.expect("renamed");
+            let names = client.list("t/c").await.expect("listed");
+            assert!(names.len() == 1200 && names.iter().all(|(name, _)| name.starts_with('g')), "{}", names.len());
+        }
+    }
+}
+
+/// Names that are looked up in directories with markers cost no HEAD of the markers beside them.
+#[tokio::test]
+async fn looking_names_up_asks_about_no_other_directory() {
+    let world = World::new(1000).await;
+    for number in 0..300 {
+        world.put(&format!("t/d{number:03}/"), Vec::new());
+        world.put(&format!("t/d{number:03}/f"), vec![1]);
+    }
+    let client = world.client(How::default());
+    client.walk("t").await.expect("is there");
+    let before = (client.heads(), client.lists());
+    let looked = (0..20).map(|number| number * 127 % 300).collect::<Vec<_>>();
+    for number in &looked {
+        client.walk(&format!("t/d{number:03}/f")).await.expect("is there");
+    }
+    let (heads, lists) = (client.heads() - before.0, client.lists() - before.1);
+    assert!(heads <= 20 && lists <= 25, "{heads} HEAD, {lists} LIST");
 }
 
 /// A walk sees all of directories that are larger than a page, with others in them and beside them, whatever this mount

@@ -3,9 +3,11 @@
 //! turns out to be large, the pages behind that one are on their way already, several at once.
 //!
 //! It never stands in the way: a directory that it does not bring is listed by itself, and a large one goes on by itself
-//! behind the page that brought its first names.
+//! behind the page that brought its first names. What it brings is as old as the request for it: a page that lay here too
+//! long, or from before somebody asked to forget what is known, brings nothing.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,12 +15,11 @@ use futures_util::{StreamExt, stream};
 
 use crate::error::Result;
 use crate::format::key::{BucketName, Prefix};
-use crate::store::{ListPage, ListRequest};
 use crate::tree::{Ino, Knowledge, Place};
 
 use super::Fs;
-use super::names::{Names, Position, Subtree, Whole};
-use super::pages::Pages;
+use super::names::{Names, Position, Whole};
+use super::scan::Scan;
 use super::walk::{Course, Reads, Spot};
 
 /// Walks at once.
@@ -35,8 +36,11 @@ const AMONG_PAGES_EACH: usize = 2;
 /// Keys of a page that lie in a directory itself when a listing of its own need not tell them once more.
 const OWN_MIN: usize = 500;
 
-/// Pages that come one after the other, before it is worth guessing where the next ones end: a tree of so many is large.
-const SINGLE_PAGES: usize = 16;
+/// How old the first names of a large directory may be when its own listing goes on behind them.
+const FIRST_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How often in a row a walk may turn out to be elsewhere than where it was expected.
+const RESTARTS_MAX: usize = 3;
 
 /// A walk below a directory.
 pub(super) struct Walk {
@@ -45,31 +49,9 @@ pub(super) struct Walk {
     among: bool,
     /// Whether names are looked up in its directories, which nobody reads.
     looks: bool,
+    /// Whether it has brought all that it may.
+    spent: AtomicBool,
     scan: Arc<tokio::sync::Mutex<Scan>>,
-}
-
-/// How far the listing of a walk has come.
-struct Scan {
-    subtree: Subtree,
-    /// Where the next page begins.
-    next: Next,
-    /// The first key of the last page, and how many it had.
-    page_first: Option<String>,
-    page_keys: usize,
-    /// Whether it began where the base does.
-    from_start: bool,
-    /// Pages so far.
-    pages: usize,
-}
-
-enum Next {
-    Start,
-    After(String),
-    Continuation(String),
-    /// In one of these, several of which are asked for at once.
-    Several(Box<Pages>),
-    /// Nothing: it has come to its end.
-    End,
 }
 
 /// What a walk's listing brought of a directory.
@@ -108,37 +90,6 @@ fn place(bucket: &BucketName, prefix: &Prefix) -> Place {
     Place::Directory { bucket: bucket.clone(), prefix: prefix.clone() }
 }
 
-impl Scan {
-    /// A listing from a directory on.
-    fn new(base: &Spot, first: &Prefix) -> Self {
-        Scan {
-            subtree: Subtree::new(base.prefix.as_str(), first.as_str()),
-            // Among the names that sort before `first/` and after `first`, those that begin with `first.` come last.
-            next: Next::After(format!("{}.~", first.as_str().trim_end_matches('/'))),
-            page_first: None,
-            page_keys: 0,
-            from_start: false,
-            pages: 0,
-        }
-    }
-
-    /// A listing from the beginning on.
-    fn from_start(base: &Spot) -> Self {
-        let subtree = Subtree::new(base.prefix.as_str(), base.prefix.as_str());
-        Scan { subtree, next: Next::Start, page_first: None, page_keys: 0, from_start: true, pages: 0 }
-    }
-
-    fn has_ended(&self) -> bool {
-        matches!(self.next, Next::End)
-    }
-
-    /// Whether the walk has come to the last page that is here.
-    fn is_reached_by(&self, prefix: &Prefix) -> bool {
-        let last_page = self.page_first.as_ref().is_some_and(|first| prefix.as_str() >= first.as_str());
-        last_page && !self.has_ended()
-    }
-}
-
 impl State {
     /// The step to a directory on a course that was just recognised, or of a walk under way.
     fn step(&mut self, spot: Spot, course: Option<Course>, looks: bool, now: Instant) -> Option<Step> {
@@ -148,15 +99,23 @@ impl State {
             // Who went in an order of its own goes in the order of names now.
             self.walks.retain(|(walk, _)| !walk.among || !goes_there(walk));
         }
-        if let Some((walk, used)) = self.walks.iter_mut().find(|(walk, _)| goes_there(walk)) {
-            *used = now;
-            return Some(Step { walk: walk.clone(), spot });
-        }
-        let (base, scan, among) = match course? {
-            Course::Below(base) => (base.clone(), Scan::new(&base, &spot.prefix), false),
-            Course::Among(base) => (base.clone(), Scan::from_start(&base), true),
+        let is_spent = |walk: &Walk| walk.spent.load(Ordering::Relaxed);
+        let under_way = self.walks.iter().position(|(walk, _)| goes_there(walk) && !is_spent(walk));
+        let walk = match under_way.and_then(|at| self.walks.remove(at)) {
+            Some((walk, _)) => walk,
+            None => {
+                let (base, scan, among) = match course? {
+                    Course::Below(base) => (base.clone(), Scan::new(&base.prefix, &spot.prefix), false),
+                    Course::Among(base) => (base.clone(), Scan::from_start(&base.prefix), true),
+                };
+                if let Some((_, used)) = self.walks.iter_mut().find(|(walk, _)| goes_there(walk) && walk.base == base) {
+                    *used = now;
+                    return None;
+                }
+                let (spent, scan) = (AtomicBool::new(false), Arc::new(tokio::sync::Mutex::new(scan)));
+                Arc::new(Walk { base, among, looks, spent, scan })
+            }
         };
-        let walk = Arc::new(Walk { base, among, looks, scan: Arc::new(tokio::sync::Mutex::new(scan)) });
         if self.walks.len() == WALKS_MAX {
             self.walks.pop_front();
         }
@@ -189,15 +148,18 @@ impl Walks {
     pub(super) fn are_in(&self, directory: Ino) -> bool {
         let state = self.0.lock().expect("no panic under this lock");
         let last = state.reads.last().filter(|spot| spot.ino == directory);
-        last.is_some_and(|spot| state.walks.iter().any(|(walk, _)| walk.base.holds(spot)))
+        last.is_some_and(|spot| state.walks.iter().any(|(walk, _)| !walk.looks && walk.base.holds(spot)))
     }
 
     fn end(&self, walk: &Arc<Walk>) {
-        let mut state = self.0.lock().expect("no panic under this lock");
-        state.walks.retain(|(other, _)| !Arc::ptr_eq(other, walk));
-        if walk.looks && !walk.among {
-            state.reads.forget_looks();
-        }
+        self.0.lock().expect("no panic under this lock").walks.retain(|(other, _)| !Arc::ptr_eq(other, walk));
+    }
+
+    /// Ends a walk that goes in no order after all: pages for the sake of one directory each would be in vain.
+    fn give_up(&self, walk: &Arc<Walk>, scan: &mut Scan) {
+        scan.end();
+        self.end(walk);
+        self.0.lock().expect("no panic under this lock").reads.forget(walk.looks);
     }
 }
 
@@ -248,53 +210,61 @@ impl Fs {
         let Step { walk, spot } = step;
         let mut scan = walk.scan.lock().await;
         if walk.among {
-            let brought = self.is_brought_among(directory, walk, &mut scan).await?;
+            let brought = self.is_brought_among(directory, walk, &mut scan, &spot.prefix).await?;
             return Ok(if brought { Brought::All } else { Brought::Nothing });
         }
         let (mut pages, mut restarted) = (0, false);
         while self.tree.knowledge(directory) != Knowledge::Complete {
+            if scan.over {
+                return Ok(Brought::Nothing);
+            }
             match scan.subtree.position(spot.prefix.as_str()) {
                 // Larger than a page.
-                Position::Inside { own } if pages > 0 && own < OWN_MIN => return Ok(Brought::Nothing),
                 Position::Inside { own } if pages > 0 || own == scan.page_keys.max(OWN_MIN) => {
-                    return Ok(self.hand_over(directory, &mut scan, &spot.prefix));
+                    let is_worth = own >= OWN_MIN && !walk.looks;
+                    let first = is_worth.then(|| self.hand_over(directory, walk, &mut scan, &spot.prefix)).flatten();
+                    return Ok(first.map_or(Brought::Nothing, |names| Brought::First(Box::new(names))));
                 }
                 Position::Inside { .. } => {}
                 Position::Ahead if pages == 0 => {}
-                Position::Ahead | Position::Behind if walk.looks => {
-                    // It goes in no order after all: pages for the sake of one directory each would be in vain.
-                    self.walks.end(walk);
-                    return Ok(Brought::Nothing);
-                }
                 Position::Ahead | Position::Behind if restarted => return Ok(Brought::Nothing),
                 Position::Ahead | Position::Behind => {
-                    // A walk that comes back from the end goes in an order of its own, in no large tree.
-                    let comes_back = scan.has_ended() && !scan.from_start;
-                    *scan = match comes_back {
-                        true => Scan::from_start(&walk.base),
-                        false => Scan::new(&walk.base, &spot.prefix),
-                    };
+                    if walk.looks || scan.restarts == RESTARTS_MAX {
+                        self.walks.give_up(walk, &mut scan);
+                        continue;
+                    }
+                    scan.begin_anew(&spot.prefix);
                     restarted = true;
                 }
             }
-            pages += usize::from(self.next_page(&walk.base, &mut scan).await?);
+            let wanted = walk.looks.then_some(&spot.prefix);
+            pages += usize::from(self.next_page(&walk.base, &mut scan, wanted).await?);
+        }
+        if !restarted {
+            scan.restarts = 0;
         }
         Ok(Brought::All)
     }
 
-    /// Gives the names of a directory that have come to a listing of its own; the walk's goes on behind the directory.
-    fn hand_over(&self, directory: Ino, scan: &mut Scan, prefix: &Prefix) -> Brought {
-        let first = scan.subtree.take(prefix.as_str());
-        scan.next = Next::After(format!("{prefix}{}", char::MAX));
-        match first.filter(|first| self.tree.is_unchanged_since(directory, first.since)) {
-            Some(first) => Brought::First(Box::new(first.names)),
-            None => Brought::Nothing,
-        }
+    /// Gives the names of a directory that have come to a listing of its own; the walk's goes on behind the directory and
+    /// all below it.
+    fn hand_over(&self, directory: Ino, walk: &Walk, scan: &mut Scan, prefix: &Prefix) -> Option<Names> {
+        let (names, since) = scan.take(prefix)?;
+        let base = &walk.base;
+        let below = &prefix.as_str()[base.prefix.as_str().len()..];
+        let is_same = self.tree.reach(base.ino, &base.place(), below, since) == Some(directory);
+        (is_same && self.tree.may_tell_of(directory, since) && since.elapsed() < FIRST_AGE_MAX).then_some(names)
     }
 
     /// The listing of a walk whose directories are read in any order: all of them are brought if they are few. Answers
     /// whether this one is.
-    async fn is_brought_among(&self, directory: Ino, walk: &Arc<Walk>, scan: &mut Scan) -> Result<bool> {
+    async fn is_brought_among(
+        &self,
+        directory: Ino,
+        walk: &Arc<Walk>,
+        scan: &mut Scan,
+        wanted: &Prefix,
+    ) -> Result<bool> {
         let mut pages = 0;
         while self.tree.knowledge(directory) != Knowledge::Complete {
             if scan.has_ended() {
@@ -302,10 +272,14 @@ impl Fs {
                 self.walks.end(walk);
                 return Ok(false);
             }
-            if pages == AMONG_PAGES_EACH || scan.pages >= AMONG_PAGES_MAX {
+            if scan.pages >= AMONG_PAGES_MAX {
+                walk.spent.store(true, Ordering::Relaxed);
                 return Ok(false);
             }
-            self.next_page(&walk.base, scan).await?;
+            if pages == AMONG_PAGES_EACH {
+                return Ok(false);
+            }
+            self.next_page(&walk.base, scan, walk.looks.then_some(wanted)).await?;
             pages += 1;
         }
         Ok(true)
@@ -319,66 +293,33 @@ impl Fs {
         if !walk.among && scan.is_reached_by(&spot.prefix) {
             let fs = self.clone();
             self.data.spawn(async move {
-                if let Err(error) = fs.next_page(&walk.base, &mut scan).await {
+                if let Err(error) = fs.next_page(&walk.base, &mut scan, None).await {
                     log::debug!("{}: the walk below it is not run ahead of: {error}", fs.path(walk.base.ino));
                 }
             });
         }
     }
 
-    /// Takes in the next page of a walk's listing; answers whether there was anything in it.
-    async fn next_page(&self, base: &Spot, scan: &mut Scan) -> Result<bool> {
-        let Some((page, since)) = self.ask_for_page(base, scan).await? else { return Ok(false) };
-        (scan.pages, scan.page_keys) = (scan.pages + 1, page.objects.len());
-        let first = page.objects.first().map(|object| object.key.clone());
-        let was_empty = first.is_none();
-        scan.page_first = first.or(scan.page_first.take());
-        let whole = scan.subtree.add(page, since);
-        let filled = stream::iter(whole).map(|whole| self.fill_directory(base, whole));
+    /// Takes in the next page of a walk's listing, without asking the store about directories but the one that is `wanted`,
+    /// if one is; answers whether there was anything in the page.
+    async fn next_page(&self, base: &Spot, scan: &mut Scan, wanted: Option<&Prefix>) -> Result<bool> {
+        let Some(whole) = scan.next_page(&self.store, &base.bucket).await? else { return Ok(false) };
+        let filled = stream::iter(whole).map(|whole| self.fill_directory(base, whole, wanted));
         filled.buffered(self.config.requests_max).for_each(|()| std::future::ready(())).await;
         self.tell_kernel();
-        Ok(!was_empty)
-    }
-
-    /// The next page of a walk's listing, and when it was asked for.
-    async fn ask_for_page(&self, base: &Spot, scan: &mut Scan) -> Result<Option<(ListPage, Instant)>> {
-        let prefix = base.prefix.as_str().to_owned();
-        let request = match &mut scan.next {
-            Next::Start => ListRequest { prefix, ..ListRequest::default() },
-            Next::After(key) => ListRequest { prefix, start_after: Some(key.clone()), ..ListRequest::default() },
-            Next::Continuation(token) => {
-                ListRequest { prefix, continuation: Some(token.clone()), ..ListRequest::default() }
-            }
-            Next::Several(pages) => {
-                let came = pages.next().await;
-                match &came {
-                    Ok(Some((page, _))) if page.continuation.is_some() => {}
-                    Ok(Some(_)) => scan.next = Next::End,
-                    // What was asked for behind it would leave a gap.
-                    Ok(None) | Err(_) => scan.next = Next::After(scan.subtree.last_key().to_owned()),
-                }
-                return Ok(came?);
-            }
-            Next::End => return Ok(None),
-        };
-        let since = Instant::now();
-        let page = self.store.list(&base.bucket, &request).await?;
-        scan.next = match &page.continuation {
-            None => Next::End,
-            Some(_) if scan.pages + 1 >= SINGLE_PAGES => {
-                let below = (request.prefix, false);
-                Next::Several(Box::new(Pages::behind(self.store.clone(), base.bucket.clone(), below, &page)))
-            }
-            Some(token) => Next::Continuation(token.clone()),
-        };
-        Ok(Some((page, since)))
+        Ok(scan.page_keys > 0)
     }
 
     /// Takes in all names of a directory of the walk. What cannot be taken in is asked for again when it is read.
-    async fn fill_directory(&self, base: &Spot, Whole { names, since }: Whole) {
+    async fn fill_directory(&self, base: &Spot, Whole { names, since }: Whole, wanted: Option<&Prefix>) {
         let below = names.prefix()[base.prefix.as_str().len()..].to_owned();
         let Ok(prefix) = Prefix::new(names.prefix()) else { return };
         let Some(directory) = self.tree.reach(base.ino, &base.place(), &below, since) else { return };
+        // Many markers are many requests, for somebody who asked for a name elsewhere.
+        let is_asked_about = wanted.is_none_or(|wanted| *wanted == prefix);
+        if !is_asked_about && self.judged(directory, &prefix, &names).is_none() {
+            return;
+        }
         if let Err(error) = self.judge(directory, &base.bucket, &prefix, &names).await {
             log::debug!("{prefix}: its marker is not known: {error}");
             return;

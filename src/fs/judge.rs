@@ -22,6 +22,9 @@ const JUDGES_MAX: usize = 3;
 /// for again by the next mount.
 const SETTLED_AGE: Duration = Duration::from_secs(2);
 
+/// How long the start of a mount waits for what can be learned later as well.
+const AHEAD_MAX: Duration = Duration::from_secs(2);
+
 impl Fs {
     /// Judges the root of a bucket, by the page that showed at the start that the store answers: nobody waits for it
     /// later. What the page tells of names is too old by the time that somebody asks for them.
@@ -33,9 +36,10 @@ impl Fs {
         if self.config.attrs != Attrs::Auto || prefix.marker().is_some() || names.newest(1).is_empty() {
             return;
         }
-        match self.judge_root(bucket, &names).await {
-            Ok(posix) => self.tree.set_posix(ROOT, posix),
-            Err(error) => log::debug!("what the root's files carry is not known: {error}"),
+        match tokio::time::timeout(AHEAD_MAX, self.judge_root(bucket, &names)).await {
+            Ok(Ok(posix)) => self.tree.set_posix(ROOT, posix),
+            Ok(Err(error)) => log::debug!("what the root's files carry is not known: {error}"),
+            Err(_) => log::debug!("what the root's files carry takes too long to learn"),
         }
     }
 
@@ -47,37 +51,38 @@ impl Fs {
         prefix: &Prefix,
         names: &Names,
     ) -> Result<()> {
-        let fixed = match self.config.attrs {
-            Attrs::List => Some(false),
-            Attrs::Full => Some(true),
-            Attrs::Auto => None,
+        let posix = match (self.judged(directory, prefix, names), names.marker(), prefix.marker()) {
+            (Some(posix), _, _) => posix,
+            (None, Some(marker), Some(key)) => {
+                self.judge_marker(directory, &Location { bucket: bucket.clone(), key }, marker).await?
+            }
+            (None, _, _) => self.judge_root(bucket, names).await?,
         };
-        if let Some(posix) = fixed {
-            self.tree.set_posix(directory, posix);
-            return Ok(());
+        if prefix.marker().is_some() && names.marker().is_none() && self.config.attrs == Attrs::Auto {
+            self.tree.note_no_marker(directory);
         }
-        let posix = match (names.marker(), prefix.marker()) {
-            (Some(marker), Some(key)) => {
+        self.tree.set_posix(directory, posix);
+        Ok(())
+    }
+
+    /// Whether a directory's files carry POSIX metadata, if that is known without asking the store.
+    pub(super) fn judged(&self, directory: Ino, prefix: &Prefix, names: &Names) -> Option<bool> {
+        match self.config.attrs {
+            Attrs::List => return Some(false),
+            Attrs::Full => return Some(true),
+            Attrs::Auto => {}
+        }
+        match names.marker() {
+            Some(marker) if prefix.marker().is_some() => {
                 let known = self.tree.read(directory, |inode| {
                     let object = inode.object.as_ref().filter(|object| object.headers.is_some());
                     inode.local || object.is_some_and(|object| object.modified.is_none_or(|at| at == marker.modified))
                 });
-                match self.tree.posix(directory) {
-                    Some(posix) if known == Some(true) => posix,
-                    _ => self.judge_marker(directory, &Location { bucket: bucket.clone(), key }, marker).await?,
-                }
+                self.tree.posix(directory).filter(|_| known == Some(true))
             }
-            (None, Some(_)) => {
-                self.tree.note_no_marker(directory);
-                false
-            }
-            _ => match self.tree.posix(directory) {
-                Some(posix) => posix,
-                None => self.judge_root(bucket, names).await?,
-            },
-        };
-        self.tree.set_posix(directory, posix);
-        Ok(())
+            None if prefix.marker().is_some() => Some(false),
+            _ => self.tree.posix(directory),
+        }
     }
 
     async fn judge_marker(&self, directory: Ino, marker: &Location, listed: &ListedObject) -> Result<bool> {

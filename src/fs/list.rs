@@ -313,7 +313,8 @@ impl Fs {
         answer
     }
 
-    /// Asks for the names of a directory; of a large one the `first` may be known from a listing of more than that.
+    /// Asks for the names of a directory; of a large one all of which is wanted, the `first` may be known from a listing of
+    /// more than that.
     async fn listing(&self, directory: Ino, extent: Extent, first: Option<Names>) -> Result<(Listing, Option<Rest>)> {
         match self.directory_place(directory)? {
             Place::Directory { bucket, prefix } => match self.versions_prefix(&bucket, &prefix) {
@@ -341,9 +342,8 @@ impl Fs {
         let below = (prefix.as_str().to_owned(), true);
         let (names, ended, pages) = match first.filter(|names| names.prefix() == prefix.as_str()) {
             Some(names) => {
-                let pages = (extent == Extent::All)
-                    .then(|| Pages::after(self.store.clone(), bucket.clone(), below, names.last()));
-                (names, false, pages)
+                let pages = Pages::after(self.store.clone(), bucket.clone(), below, names.last());
+                (names, false, Some(pages))
             }
             None => {
                 let mut names = Names::new(prefix.as_str());

@@ -47,6 +47,7 @@ mod pages;
 pub mod read;
 pub mod remove;
 pub mod rename;
+mod scan;
 mod sequence;
 pub mod snapshot;
 pub mod statfs;

@@ -271,16 +271,18 @@ impl Subtree {
         }
     }
 
-    /// Takes the names of a directory that have come, as of a page that went so far; it will not be told then.
-    pub(super) fn take(&mut self, prefix: &str) -> Option<Whole> {
-        let open = self.open.iter_mut().find(|open| open.names.prefix() == prefix && !open.partial)?;
+    /// Takes the names of a directory that have come, and when the first page of them was asked for; what comes behind
+    /// them is passed over. Nothing where they end with those of a deeper directory, which would be passed over as well.
+    pub(super) fn take(&mut self, prefix: &str) -> Option<(Names, Instant)> {
+        let open = self.open.last_mut().filter(|open| open.names.prefix() == prefix && !open.partial)?;
         open.partial = true;
         let mut names = std::mem::replace(&mut open.names, Names::new(prefix));
         names.last = self.last_key.strip_prefix(prefix).unwrap_or_default().to_owned();
-        Some(Whole { names, since: open.since })
+        self.last_key = format!("{prefix}{}", char::MAX);
+        Some((names, open.since))
     }
 
-    /// The last key that has come.
+    /// Where what comes next begins: behind the last key that has come or was passed over.
     pub(super) fn last_key(&self) -> &str {
         &self.last_key
     }

@@ -210,8 +210,9 @@ impl Pages {
     fn send(&mut self, request: ListRequest, to: Option<String>) {
         let request = ListRequest { prefix: self.prefix.clone(), delimited: self.delimited, ..request };
         let (store, bucket) = (self.store.clone(), self.bucket.clone());
+        // In the order of the pages: they may be sent in another.
+        let since = Instant::now();
         self.asked.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
-            let since = Instant::now();
             let page = store.list(&bucket, &request).await?;
             Ok(Range { page, to, since })
         })));

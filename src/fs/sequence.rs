@@ -2,9 +2,8 @@
 //! next ones should be here when their turn comes. Pure.
 //!
 //! The third file in order makes a sequence, and the first one that a walk comes to; the window doubles with each further
-//! one. Whoever opens files here and
-//! there pays for no more than a few wrong guesses: what was fetched in vain is counted, and too much of it ends the
-//! guessing until more has been of use.
+//! one. Whoever opens files here and there pays for no more than a few wrong guesses: what was fetched in vain is
+//! counted, and too much of it ends the guessing until more has been of use.
 
 use std::collections::VecDeque;
 

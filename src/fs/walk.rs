@@ -119,9 +119,9 @@ impl Reads {
         course
     }
 
-    /// Those that were looked into were none of a walk.
-    pub(super) fn forget_looks(&mut self) {
-        self.looked_into.0.clear();
+    /// Those that were read, or looked into, were none of a walk.
+    pub(super) fn forget(&mut self, looks: bool) {
+        if looks { self.looked_into.0.clear() } else { self.read.0.clear() }
     }
 
     /// Notes that a directory is read, where that lies, and whether no other directory comes before it there; answers the
@@ -169,7 +169,7 @@ mod tests {
         ];
         for (what, reads, expected) in table {
             let (mut seen, now) = (Reads::default(), Instant::now());
-            let told = reads.iter().map(|prefix| seen.note(&spot(prefix), None, || true, now)).last().flatten();
+            let told = reads.iter().map(|prefix| seen.note(&spot(prefix), None, || false, now)).last().flatten();
             assert_eq!(told, expected.map(|base| Course::Below(spot(base))), "{what}");
         }
     }
@@ -211,7 +211,7 @@ mod tests {
         let told = ["q/1", "q/2", "q/3", "q/4", "q/5", "q/2"].map(&mut look);
         let (below, among) = (Some(Course::Below(spot("q"))), Some(Course::Among(spot("q"))));
         assert_eq!(told, [None, None, None, below.clone(), below, among]);
-        seen.forget_looks();
+        seen.forget(true);
         assert_eq!(seen.note_look(&spot("q/6"), &spot("q"), now), None);
     }
 

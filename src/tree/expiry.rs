@@ -1,6 +1,7 @@
 //! Forgetting: what is asked for anew after a refresh, and which names go first when there are too many.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::inode::{AclState, Ino};
 use super::table::Table;
@@ -10,6 +11,7 @@ const UNWANTED_MAX: usize = 10_000;
 
 impl Table {
     pub(super) fn expire(&mut self, ino: Ino) -> Vec<(Ino, Ino, Arc<str>)> {
+        self.refreshed = Some(Instant::now());
         let mut expired = Vec::new();
         let mut next = vec![ino];
         while let Some(ino) = next.pop() {

@@ -289,9 +289,9 @@ impl Tree {
         self.lock().reach(base, place, path, since)
     }
 
-    /// Whether this mount has changed no name in a directory since then.
-    pub fn is_unchanged_since(&self, directory: Ino, since: Instant) -> bool {
-        self.lock().directory(directory).is_some_and(|directory| !directory.changed_since(since))
+    /// Whether a listing that was asked for at `since` knows all that is known here of a directory's names.
+    pub fn may_tell_of(&self, directory: Ino, since: Instant) -> bool {
+        self.lock().may_tell_of(directory, since)
     }
 
     /// Takes in all names of a directory at `place`, out of a listing that was asked for at `since`, unless this mount

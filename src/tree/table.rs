@@ -31,6 +31,8 @@ pub(super) struct Table {
     pub(super) shrink_above: usize,
     /// Names that could be forgotten if the kernel did not know them.
     pub(super) unwanted: Vec<(Ino, Arc<str>)>,
+    /// When somebody last asked to forget what is known.
+    pub(super) refreshed: Option<Instant>,
     /// What the kernel takes for true and is no more.
     pub(super) news: Vec<News>,
 }
@@ -50,6 +52,7 @@ impl Table {
             recent: LruCache::unbounded(),
             shrink_above: names_max,
             unwanted: Vec::new(),
+            refreshed: None,
             news: Vec::new(),
         }
     }
@@ -283,43 +286,44 @@ impl Table {
 
     pub(super) fn end_listing(&mut self, ino: Ino, listing: Option<Listing>) {
         if let Some(listing) = listing {
-            self.take_listing(ino, listing);
+            self.take_listing(ino, listing, Instant::now());
         }
         if let Some(directory) = self.directory_mut(ino) {
             directory.end_listing();
         }
     }
 
-    /// Takes in what a listing told of a directory, but for names that this mount changed meanwhile.
-    pub(super) fn take_listing(&mut self, ino: Ino, Listing { names, complete, unchanged }: Listing) {
-        let now = Instant::now();
-        let lost = complete && self.drop_unlisted(ino, &names);
+    /// Takes in what a listing told of a directory at a time, but for names that this mount changed meanwhile, and those
+    /// of which something is known from later.
+    pub(super) fn take_listing(&mut self, ino: Ino, Listing { names, complete, unchanged }: Listing, at: Instant) {
+        let lost = complete && self.drop_unlisted(ino, &names, at);
         let known = self.directory(ino).map_or(0, |directory| directory.names.len());
         for (name, sighting) in names {
             let touched = self.directory(ino).is_some_and(|directory| directory.is_touched(&name));
-            if !touched {
-                self.sight(ino, &name, sighting, now);
+            let checked = self.child(ino, &name).and_then(|child| self.inodes.checked_at(child));
+            if !touched && checked.is_none_or(|checked| checked <= at) {
+                self.sight(ino, &name, sighting, at);
             }
         }
         if let Some(directory) = self.directory_mut(ino) {
             let changed = !directory.complete || lost || directory.names.len() != known;
-            directory.note_listed(now, changed, if lost { Duration::ZERO } else { unchanged });
+            directory.note_listed(at, changed, if lost { Duration::ZERO } else { unchanged });
             directory.complete = complete;
-            directory.listed = complete.then_some(now);
+            directory.listed = complete.then_some(at);
             directory.large = !complete;
         }
         self.recent.put(ino, ());
         self.shrink();
     }
 
-    /// Takes away the names that a complete listing did not show, but for those that are only here; answers whether
-    /// there were any.
-    fn drop_unlisted(&mut self, ino: Ino, listed: &[(String, Sighting)]) -> bool {
+    /// Takes away the names that a complete listing did not show at a time, but for those that are only here and those
+    /// seen later; answers whether there were any.
+    fn drop_unlisted(&mut self, ino: Ino, listed: &[(String, Sighting)], at: Instant) -> bool {
         let Some(directory) = self.directory(ino) else { return false };
         let listed: std::collections::HashSet<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
         let gone = directory.names.iter().filter(|(name, _)| !listed.contains(&***name) && !directory.is_touched(name));
-        let is_local = |ino: &Ino| self.holds_local(*ino);
-        let gone: Vec<Arc<str>> = gone.filter(|(_, ino)| !is_local(ino)).map(|(name, _)| name.clone()).collect();
+        let stays = |ino: &Ino| self.inodes.checked_at(*ino).is_some_and(|seen| seen > at) || self.holds_local(*ino);
+        let gone: Vec<Arc<str>> = gone.filter(|(_, ino)| !stays(ino)).map(|(name, _)| name.clone()).collect();
         for name in &gone {
             self.lose(ino, name);
         }
