@@ -139,6 +139,12 @@ impl Error {
         let source = self.source.as_ref()?;
         source.downcast_ref::<store::Error>().map(|error| error.kind)
     }
+
+    /// The request that failed, if one did.
+    pub fn store_operation(&self) -> Option<&'static str> {
+        let source = self.source.as_ref()?;
+        source.downcast_ref::<store::Error>().map(|error| error.operation)
+    }
 }
 
 impl fmt::Display for Error {

@@ -139,13 +139,16 @@ async fn serve(config: config::Mount, ready: impl FnOnce()) -> Result<(), String
 /// Aborts the uploads of mounts that died and that nobody goes on with, deletes their temporary keys, and finishes the
 /// versions that they left unfinished in the background.
 async fn work_off(config: &config::Mount, fs: &Arc<Fs>, data: &Data, leftovers: Leftovers) {
-    data.abort_leftovers(leftovers.uploads).await;
-    data.delete_leftovers(leftovers.temporaries).await;
-    let unfinished = leftovers.finishes;
-    if !config.session.read_only && !unfinished.is_empty() {
-        let fs = fs.clone();
-        data.spawn(async move { fs.finish_leftovers(unfinished).await });
+    let Leftovers { uploads, temporaries, finishes, .. } = leftovers;
+    data.abort_leftovers(uploads).await;
+    if config.session.read_only {
+        return;
     }
+    let (fs, deleting) = (fs.clone(), data.clone());
+    data.spawn(async move {
+        deleting.delete_leftovers(temporaries).await;
+        fs.finish_leftovers(finishes).await;
+    });
 }
 
 fn data_config(

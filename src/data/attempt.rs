@@ -2,7 +2,8 @@
 //! that our own success is never taken for another client's change.
 //!
 //! A version is recognized by the metadata that we sent with it, whose times are ours to the nanosecond, and by its
-//! length; by its ETag alone only after an append: stores that encrypt make tags up. What carries no times is never recognized.
+//! length, or by its ETag where that was known before; stores that encrypt make tags up. After an append, which gives its
+//! headers to whatever it is made to, only the ETag tells. What carries no times is recognized by nothing else either.
 
 use std::time::Duration;
 

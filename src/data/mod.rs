@@ -272,11 +272,16 @@ impl Data {
         self.inner.tracker.spawn(work);
     }
 
-    /// Waits for background work.
-    pub async fn close(&self) {
+    /// Waits for what was spawned.
+    pub(super) async fn wait_for_background(&self) {
         self.inner.tracker.close();
         self.inner.tracker.wait().await;
         self.inner.tracker.reopen();
+    }
+
+    /// Waits for background work.
+    pub async fn close(&self) {
+        self.wait_for_background().await;
         self.inner.attributes.write().await;
         if tokio::time::timeout(SETTLE_MAX, self.inner.cache.settle()).await.is_err() {
             log::warn!("the cache's disk is slow: what came last is not kept");

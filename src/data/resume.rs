@@ -17,7 +17,7 @@ use md5::{Digest, Md5};
 use crate::error::{Error, Result};
 use crate::format::encryption::makes_up_tags;
 use crate::store::versions::ListedPart;
-use crate::store::{self, Kind, Location, ObjectHeaders};
+use crate::store::{self, Kind, Location, ObjectHeaders, operation};
 
 use super::attempt::Attempt;
 use super::plan::Piece;
@@ -86,7 +86,8 @@ impl Data {
     /// What earlier attempts by this plan have left. Uploads of the same name by other plans are aborted.
     pub(super) async fn before(&self, attempt: &Attempt, plan: Option<&str>) -> Result<Before> {
         let (mut found, mut is_gone) = (None, false);
-        for upload in self.take_unfinished(|location| *location == attempt.to) {
+        let mut uploads = self.take_unfinished(|location| *location == attempt.to).into_iter();
+        while let Some(upload) = uploads.next() {
             if found.is_some() || plan.is_none() || upload.plan.as_deref() != plan {
                 self.abort_leftovers(vec![upload]).await;
                 continue;
@@ -94,7 +95,7 @@ impl Data {
             match self.parts_of(&upload).await {
                 Ok(parts) => found = Some((upload, parts)),
                 Err(error) if error.kind.is_transient() => {
-                    self.keep_unfinished([upload]);
+                    self.keep_unfinished([upload].into_iter().chain(uploads));
                     return Err(error.into());
                 }
                 Err(error) => {
@@ -119,10 +120,15 @@ impl Data {
         loop {
             let page = self.inner.store.list_parts(&upload.location, &upload.upload_id, after).await?;
             parts.extend(page.parts.into_iter().map(|one| (one.part.number, one)));
-            after = page.next;
-            if after.is_none() {
+            if page.next.is_none() {
                 return Ok(parts);
             }
+            if page.next <= after {
+                // It would tell the same page for ever.
+                let (subject, why) = (upload.location.to_string(), "the next page begins where this one does");
+                return Err(store::Error::new(Kind::Malformed, operation::LIST_PARTS, subject, why));
+            }
+            after = page.next;
         }
     }
 }

@@ -208,6 +208,7 @@ impl Journal {
         let waits = |name: &Location| book.queue.of(name).any(|op| op.record.pending().is_some());
         let (wanted, others): (Vec<_>, Vec<_>) =
             uploads.into_iter().partition(|upload| upload.plan.is_some() && waits(&upload.location));
+        drop(book);
         self.inner.sender.keep_unfinished(wanted);
         others
     }

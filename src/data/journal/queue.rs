@@ -222,9 +222,12 @@ impl Queue {
         if under_way >= self.turns(now, at_once_max) {
             return None;
         }
-        let may_go = |(rank, order): &&(u32, u64)| self.marker_turn(*rank, *order).is_none_or(|turn| turn <= now);
-        let mut ready = self.ready.iter().take_while(may_go).map(|(_, order)| *order);
-        let order = ready.find(|order| self.ops.get(order).is_some_and(|op| !op.held))?;
+        // The first marker has waited for longest. What failed before comes behind all of them, and is content they wait for.
+        let markers = self.ready.range((MARKER, 0)..(MARKER + 1, 0)).next();
+        let turn = markers.and_then(|(rank, order)| self.marker_turn(*rank, *order));
+        let go_on_at = if turn.is_some_and(|turn| now < turn) { (MARKER + 1, 0) } else { (MARKER, 0) };
+        let ready = self.ready.range(..(MARKER, 0)).chain(self.ready.range(go_on_at..));
+        let order = ready.map(|(_, order)| *order).find(|order| self.ops.get(order).is_some_and(|op| !op.held))?;
         self.begin(order)
     }
 
@@ -392,6 +395,19 @@ mod tests {
 
     fn started(queue: &mut Queue) -> Vec<u64> {
         std::iter::from_fn(|| queue.start(Instant::now(), 0, MANY).map(|record| record.order)).collect()
+    }
+
+    #[test]
+    fn what_failed_does_not_wait_for_a_marker_that_waits_for_it() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.push_tried(close(1, "a"));
+        assert_eq!(started(&mut queue), [1]);
+        queue.fail(1, "the store is away".to_owned(), false, now);
+        queue.push(put(2, "d/", Vec::new(), false), now);
+        let due = now + REST.max(LINGER);
+        assert!(due < now + WAIT_MAX);
+        let next = std::iter::from_fn(|| queue.start(due, 0, MANY).map(|record| record.order));
+        assert_eq!(next.collect::<Vec<_>>(), [1], "the marker waits");
     }
 
     #[test]

@@ -53,12 +53,13 @@ impl Journal {
             let turn = inner.lock().queue.next_turn(Instant::now());
             let wait = tokio::time::sleep_until(turn.unwrap_or_else(Instant::now));
             tokio::select! {
-                () = stop.cancelled(), if under_way.is_empty() => return,
+                () = stop.cancelled(), if under_way.is_empty() => break,
                 () = inner.kick.notified() => {}
                 _ = under_way.join_next(), if !under_way.is_empty() => {}
                 () = wait, if turn.is_some() && !stop.is_cancelled() => {}
             }
         }
+        inner.sender.wait_for_background().await;
     }
 }
 
@@ -149,14 +150,17 @@ impl Inner {
         let to = &record.to;
         let mut attempt = Attempt::new(snapshot, to, &pending.headers);
         attempt.etag = Some(pending.etag.clone());
-        if let Some(version) = self.sender.outcome(&attempt).await? {
+        // An append gives its headers to whatever it is made to, which may be another client's: they prove nothing.
+        if cause.store_operation() != Some(operation::APPEND_OBJECT)
+            && let Some(version) = self.sender.outcome(&attempt).await?
+        {
             return Ok(Outcome::Stored(version.etag));
         }
         if pending.copied_from().is_some() {
             return Ok(Outcome::SourceGone);
         }
-        // An upload that somebody has aborted is no rival's version.
-        if cause.store_kind() == Some(Kind::NotFound) {
+        // An upload that somebody has aborted is no rival's version; bytes that are gone with their source are stale.
+        if cause.meaning() == Meaning::NotFound {
             match self.sender.check(&pending.condition, to, operation::COMPLETE_MULTIPART_UPLOAD).await {
                 Ok(()) => return Err(Error::new(Meaning::Io, cause.to_string())),
                 Err(error) if error.kind == Kind::PreconditionFailed => {}

@@ -76,9 +76,10 @@ impl Mount {
             let _ = sending.await;
         }
         let state = Arc::downgrade(&self.journal.inner.config.state);
+        let spool = Arc::downgrade(&self.journal.inner.spool);
         drop(self);
-        // What was under way lets go of the folder.
-        while state.strong_count() > 0 {
+        // What was under way, on threads that write to the disk as well, lets go of the folder.
+        while state.strong_count() + spool.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -321,6 +322,25 @@ async fn an_upload_that_somebody_aborts_begins_anew() {
     assert_eq!(page.objects.iter().map(|object| object.key.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(content(&*real, "a").await.expect("stored").0, long());
     assert_eq!(uploads(&*real).await, []);
+}
+
+/// Another client deletes an object that a change takes bytes from: that change can never go up, and is given up, so that
+/// what waits behind it goes.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_gone_holds_up_nothing() {
+    let (real, folder) = (memory(), tempfile::tempdir().expect("room"));
+    real.create_bucket(&at("a").bucket).await.expect("made");
+    let headers = headers(&mut fastrand::Rng::with_seed(0));
+    for key in ["a", "old"] {
+        real.put(&at(key), long(), &headers, &Condition::None).await.expect("stored");
+    }
+    let mut mount = Mount::open(real.clone(), &folder, "bucket").await;
+    let (bytes, length) = (long().slice(..PART_BYTES_MIN as usize), 3 * PART_BYTES_MIN);
+    Step::parts(&mount.journal, "b", &bytes, "a", length, &headers).await.expect("taken in");
+    mount.journal.delete(&at("old"), None).await.expect("taken in");
+    real.delete(&at("a"), None).await.expect("deleted");
+    mount.drain().await;
+    assert_eq!((content(&*real, "b").await, content(&*real, "old").await), (None, None));
 }
 
 /// The next mount deletes the name before it goes on with its upload, which is aborted then.

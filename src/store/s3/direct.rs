@@ -30,6 +30,9 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: shorter than the servers' own patience.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Idle connections that are kept.
+const CONNECTIONS_MAX: usize = 64;
+
 /// What the store hears who asks.
 pub(super) const USER_AGENT: &str = concat!("dreamfs/", env!("CARGO_PKG_VERSION"));
 
@@ -46,6 +49,8 @@ const PIECE_TIME_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub(super) struct Direct {
     idle: Arc<Mutex<Vec<Connection>>>,
+    /// When the host could not be connected to.
+    unreachable: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A connection that may be used again.
@@ -107,11 +112,18 @@ impl Direct {
         let head = head_of(url, headers);
         // One that was idle may have been closed meanwhile.
         while let Some(mut connection) = self.take_idle(authority) {
-            if let Ok(answer) = exchange(&mut connection.socket, &head).await {
-                return Ok((connection, answer));
+            match exchange(&mut connection.socket, &head).await {
+                Ok(answer) => return Ok((connection, answer)),
+                // It was answered: another connection would tell the same.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
+                Err(_) => {}
             }
         }
-        let mut socket = connect(url).await?;
+        if lock(&self.unreachable).is_some_and(|since| since.elapsed() < IDLE_TIMEOUT) {
+            // The library tries the addresses of a host side by side.
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let mut socket = connect(url).await.inspect_err(|_| *lock(&self.unreachable) = Some(Instant::now()))?;
         let answer = exchange(&mut socket, &head).await?;
         Ok((Connection { authority: authority.to_owned(), socket, since: Instant::now() }, answer))
     }
@@ -213,7 +225,11 @@ fn parse(received: &[u8]) -> io::Result<Option<(Answer, usize)>> {
 impl Receiving {
     fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         stream::unfold(Some(self), |receiving| async move {
-            let mut receiving = receiving.filter(|receiving| receiving.missing > 0)?;
+            let mut receiving = receiving?;
+            if receiving.missing == 0 {
+                receiving.end();
+                return None;
+            }
             match receiving.piece().await {
                 Ok(piece) if receiving.missing > 0 => Some((Ok(piece), Some(receiving))),
                 Ok(piece) => {
@@ -258,7 +274,10 @@ impl Receiving {
     fn end(self) {
         if self.reusable && self.early.is_empty() {
             let connection = Connection { since: Instant::now(), ..self.connection };
-            lock(&self.direct.idle).push(connection);
+            let mut idle = lock(&self.direct.idle);
+            idle.push(connection);
+            let surplus = idle.len().saturating_sub(CONNECTIONS_MAX);
+            idle.drain(..surplus);
         }
     }
 }
