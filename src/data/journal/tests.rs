@@ -75,11 +75,11 @@ impl Mount {
             sending.abort();
             let _ = sending.await;
         }
-        let state = Arc::downgrade(&self.journal.inner.config.state);
-        let spool = Arc::downgrade(&self.journal.inner.spool);
+        let lock = self.journal.folder().with_file_name("lock");
         drop(self);
-        // What was under way, on threads that write to the disk as well, lets go of the folder.
-        while state.strong_count() + spool.strong_count() > 0 {
+        // What was under way, on other threads as well, lets go of the folder.
+        let is_free = || std::fs::File::open(&lock).is_ok_and(|lock| lock.try_lock().is_ok());
+        while !is_free() {
             tokio::task::yield_now().await;
         }
     }
