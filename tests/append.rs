@@ -265,6 +265,35 @@ async fn another_clients_version_is_never_overwritten() {
     }
 }
 
+/// An append whose answer was lost, and that nobody could ask about then, is taken for ours by its tag alone: it gave our
+/// headers to whatever it was made to.
+#[tokio::test(start_paused = true)]
+async fn an_append_to_another_clients_version_is_not_taken_for_ours_later() {
+    for other in [None, Some(Other::ReplacesByOneThatGrows)] {
+        let mut log = Log::growing().await;
+        if let Some(other) = other {
+            other.act(&log.world, log.bytes.len()).await;
+        }
+        let lost = |operation, failure| Rule { operation: Some(operation), when: When::Chance(1.0), failure };
+        let rules = [lost(op::APPEND_OBJECT, Failure::DoneThenFailed), lost(op::HEAD_OBJECT, Failure::ServerError)];
+        log.client.fault.set_rules(rules.to_vec());
+        assert_eq!(log.append().await.map_err(|error| error.meaning()), Err(Meaning::Io), "{other:?}");
+        log.client.fault.set_rules(Vec::new());
+        let told = log.client.fs.fsync(log.handle).await.map_err(|error| error.meaning());
+        match other {
+            None => {
+                assert_eq!(told, Ok(()));
+                log.check_stored().await;
+            }
+            Some(_) => {
+                assert_eq!(told, Err(Meaning::Stale));
+                let found = log.world.bytes("log").await.expect("there");
+                assert!(found.starts_with(b"TTT") && found.ends_with(LINE), "their bytes stay");
+            }
+        }
+    }
+}
+
 /// The same while an object is turned into one that grows: its bytes are on their way to the temporary key.
 #[tokio::test(start_paused = true)]
 async fn another_clients_version_is_not_replaced_by_one_that_grows() {

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard};
 use lru::LruCache;
 use tokio::time::timeout;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::append::{etag_after, pieces};
 use crate::store::operation::{APPEND_OBJECT, COPY_OBJECT};
 use crate::store::{
@@ -261,6 +261,23 @@ impl Data {
             }
             appended => appended.map(Some),
         }
+    }
+
+    /// What was sent when a write of a snapshot ended without a clear answer. `None` if it could not be recognized.
+    pub(super) async fn attempt_behind(
+        &self,
+        error: &Error,
+        snapshot: &Snapshot,
+        to: &Location,
+        headers: &ObjectHeaders,
+    ) -> Option<Attempt> {
+        if error.store_operation() != Some(APPEND_OBJECT) {
+            return Some(Attempt::new(snapshot, to, headers));
+        }
+        let (stored, range) = snapshot.extents.as_grown()?;
+        let _claim = self.memory_for(snapshot, &range).await;
+        let bytes = self.assemble(snapshot, range).await.ok()?;
+        etag_after(Some(&stored.version.etag), &bytes).map(|etag| Attempt::by_tag(to, &etag))
     }
 
     /// After an append: whether it was made to the version that was meant. Another object of the same length may have been

@@ -276,6 +276,12 @@ impl File {
             Some((headers, result)) => (headers, result),
             None => (headers.clone(), self.data.store_snapshot(&snapshot, to, headers, &condition).await),
         };
+        let unclear = match &result {
+            Err(error) if error.store_kind().is_some_and(Kind::may_have_happened) => {
+                self.data.attempt_behind(error, &snapshot, to, &headers).await
+            }
+            _ => None,
+        };
         let mut state = self.lock();
         state.uploading = None;
         match result {
@@ -292,9 +298,7 @@ impl File {
             }
             Err(error) => {
                 state.failed = Some(error.to_string());
-                if error.store_kind().is_some_and(Kind::may_have_happened) {
-                    state.unclear = Some(Arc::new(Attempt::new(&snapshot, to, &headers)));
-                }
+                state.unclear = unclear.map(Arc::new);
                 Err(error)
             }
         }
