@@ -27,6 +27,10 @@ const STREAMS_MAX: usize = 8;
 /// reader, beginning the next when the reader enters the last, and as much again is to stay unfetched by us.
 const KERNEL_SHARE: u64 = 4;
 
+/// Whose first call asks for so much of a file's beginning copies it, and is not looking what it is: all that it takes
+/// counts as read. The kernel asks for so much at once for nobody else.
+const COPIER_BYTES_MIN: u64 = 1 << 20;
+
 /// How far ahead of a reader is fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -47,11 +51,16 @@ struct Stream {
     window_bytes: u64,
     /// How much of it is fetched at once whatever it takes.
     first_bytes: u64,
+    /// Whether all that it took was asked for by its reader, and nothing by the kernel alone.
+    copies: bool,
 }
 
 impl Stream {
     fn new(range: &Range<u64>, first_bytes: u64) -> Self {
-        Stream { next: range.end, taken_bytes: range.end - range.start, window_bytes: 0, first_bytes }
+        let taken_bytes = range.end - range.start;
+        let copies = range.start == 0 && taken_bytes >= COPIER_BYTES_MIN;
+        let window_bytes = if copies { taken_bytes } else { 0 };
+        Stream { next: range.end, taken_bytes, window_bytes, first_bytes, copies }
     }
 
     fn end(&self) -> u64 {
@@ -95,7 +104,8 @@ impl Readahead {
                 let taken_bytes = stream.taken_bytes + length;
                 let next = stream.next.max(range.end);
                 let near = range.start..(next + stream.window_bytes / 2).min(size_bytes);
-                let earned = taken_bytes.saturating_sub(KERNEL_SHARE * limits.kernel_bytes_max);
+                let spared_bytes = if stream.copies { 0 } else { KERNEL_SHARE * limits.kernel_bytes_max };
+                let earned = taken_bytes.saturating_sub(spared_bytes);
                 let wider = (stream.window_bytes * 2).max(length).min(earned).max(stream.window_bytes);
                 let window_bytes = if is_here(near) { stream.window_bytes } else { wider };
                 Stream { next, taken_bytes, window_bytes, ..stream }

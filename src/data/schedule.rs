@@ -44,7 +44,7 @@ impl Cache {
                 blocks.gaps(stored.id, &wide).into_iter().next().unwrap_or(first)
             };
             let part_bytes = self.part_bytes(end.saturating_sub(gap.start));
-            let part = gap.start..gap.end.min(needed.end.max(gap.start + part_bytes));
+            let part = gap.start..gap.end.min(needed.end.max(end_of_part(gap.start, part_bytes)));
             let (must, rest): (Vec<_>, Vec<_>) = cut(&part).partition(|block| block.start < needed.end);
             let mut rooms = self.inner.buffers.rooms(must.iter().map(|block| block.end - block.start)).await;
             rooms.extend(rest.iter().map_while(|block| self.inner.buffers.try_room(block.end - block.start)));
@@ -68,7 +68,7 @@ impl Cache {
         for gap in gaps {
             let mut at = gap.start;
             while at < gap.end {
-                let part = at..gap.end.min(at + part_bytes);
+                let part = at..gap.end.min(end_of_part(at, part_bytes));
                 let short = part.end - part.start < part_bytes;
                 if short && part.end == range.end && part.end < stored.version.size_bytes {
                     // It waits until the window has moved on by a whole part.
@@ -131,6 +131,11 @@ impl Cache {
         self.inner.tracker.spawn_on(fetch.run(head.take()), &self.inner.runtime);
         true
     }
+}
+
+/// Where a GET of about so many bytes ends: with a whole block, so that those behind it are whole too.
+fn end_of_part(start: u64, part_bytes: u64) -> u64 {
+    (start + part_bytes) / BLOCK_BYTES * BLOCK_BYTES
 }
 
 /// A range cut into blocks.
