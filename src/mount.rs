@@ -146,7 +146,9 @@ async fn work_off(config: &config::Mount, fs: &Arc<Fs>, data: &Data, leftovers: 
     }
     let (fs, deleting) = (fs.clone(), data.clone());
     data.spawn(async move {
-        deleting.delete_leftovers(temporaries).await;
+        for (location, record) in temporaries {
+            deleting.clone().delete_temporary(location, record).await;
+        }
         fs.finish_leftovers(finishes).await;
     });
 }

@@ -326,7 +326,9 @@ impl Data {
         Ok(turned?.map(|written| growth.grown(written, Some(true))))
     }
 
-    async fn delete_temporary(self, temporary: Location, record: NoteOnDisk) {
+    /// Deletes a temporary key, made by this mount or by one that is gone. What cannot be deleted now is left to the next
+    /// mount.
+    pub async fn delete_temporary(self, temporary: Location, record: NoteOnDisk) {
         let deleted = match self.inner.store.delete(&temporary, None).await {
             Ok(()) => off_worker(move || record.remove()).await,
             Err(error) => Err(error.into()),

@@ -52,7 +52,7 @@ use budget::Budget;
 use cache::Cache;
 use disk::DiskCache;
 use stage::{StageArea, off_worker};
-use state::{Finish, LeftTemporary, Leftover, NoteOnDisk, State};
+use state::{Finish, Leftover, NoteOnDisk, State};
 
 pub use condition::Replaces;
 pub use file::{File, UploadState};
@@ -240,18 +240,6 @@ impl Data {
                 Ok(Ok(())) => log::info!("{location}: aborted an upload that was left unfinished"),
                 Ok(Err(error)) => log::warn!("{location}: the record of its upload stays: {error}"),
                 Err(error) => log::warn!("{location}: an upload is left to be aborted by the next mount: {error}"),
-            }
-        }
-    }
-
-    /// Deletes temporary keys that mounts which are gone have made.
-    pub async fn delete_leftovers(&self, leftovers: Vec<LeftTemporary>) {
-        for leftover in leftovers {
-            let deleted = self.inner.store.delete(&leftover.location, None).await;
-            match deleted.map(|()| leftover.forget()) {
-                Ok(Ok(())) => log::info!("{}: deleted, a former mount left it", leftover.location),
-                Ok(Err(error)) => log::warn!("{}: its record stays: {error}", leftover.location),
-                Err(error) => log::warn!("{}: left by a former mount, and not deleted: {error}", leftover.location),
             }
         }
     }

@@ -62,23 +62,6 @@ impl Leftover {
     }
 }
 
-/// A temporary key of a dead mount.
-#[derive(Debug)]
-pub struct LeftTemporary {
-    /// Where it lies.
-    pub location: Location,
-    record: PathBuf,
-    /// Keeps others away from the folder while this is worked off.
-    _lock: Arc<File>,
-}
-
-impl LeftTemporary {
-    /// It is deleted: its record may go.
-    pub fn forget(&self) -> io::Result<()> {
-        fs::remove_file(&self.record)
-    }
-}
-
 /// What a version needs after it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {
@@ -88,23 +71,6 @@ pub struct Finish {
     pub acl: Option<Acl>,
     /// Its tags, if no header could say them.
     pub tags: Option<Vec<Tag>>,
-}
-
-/// A version that a dead mount made, or was about to make, and did not finish.
-#[derive(Debug)]
-pub struct LeftFinish {
-    /// What it needs.
-    pub finish: Finish,
-    record: PathBuf,
-    /// Keeps others away from the folder while this is worked off.
-    _lock: Arc<File>,
-}
-
-impl LeftFinish {
-    /// It is finished: its record may go.
-    pub fn forget(&self) -> io::Result<()> {
-        fs::remove_file(&self.record)
-    }
 }
 
 /// The journal of a dead mount.
@@ -123,10 +89,10 @@ pub struct Orphan {
 pub struct Leftovers {
     /// Uploads that they did not finish.
     pub uploads: Vec<Leftover>,
-    /// Versions that they did not finish.
-    pub finishes: Vec<LeftFinish>,
+    /// Versions that they made, or were about to make, and did not finish.
+    pub finishes: Vec<(Finish, NoteOnDisk)>,
     /// Keys that they made for a while.
-    pub temporaries: Vec<LeftTemporary>,
+    pub temporaries: Vec<(Location, NoteOnDisk)>,
     /// Changes that they did not store.
     pub journals: Vec<Orphan>,
 }
@@ -140,7 +106,7 @@ struct Record {
     plan: Option<String>,
 }
 
-/// The record of an upload that is under way, or of a version that is to be finished.
+/// The record of an upload that is under way, of a version that is to be finished, or of a temporary key.
 #[derive(Debug)]
 pub struct NoteOnDisk {
     path: PathBuf,
@@ -167,8 +133,8 @@ impl State {
             let Some(lock) = try_lock(&folder)? else { continue };
             let lock = Arc::new(lock);
             leftovers.uploads.extend(clear(&folder, &lock, |_| true)?);
-            leftovers.finishes.extend(finishes(&folder, &lock, |_| true)?);
-            leftovers.temporaries.extend(temporaries(&folder, &lock, |_| true)?);
+            leftovers.finishes.extend(records(&folder, FINISH, &lock)?);
+            leftovers.temporaries.extend(records(&folder, TEMPORARIES, &lock)?);
             if state.is_none() {
                 let lock = lock.try_clone()?;
                 state = Some(State { folder, next_record: AtomicU64::new(1), _lock: lock });
@@ -186,8 +152,12 @@ impl State {
                 let (lock, bucket) = (Arc::new(lock), (target != ALL_BUCKETS).then(|| target.to_owned()));
                 let ours = |of: &str| bucket.as_deref().is_none_or(|bucket| bucket == of);
                 leftovers.uploads.extend(clear(&folder, &lock, ours)?);
-                leftovers.finishes.extend(finishes(&folder, &lock, ours)?);
-                leftovers.temporaries.extend(temporaries(&folder, &lock, ours)?);
+                let (mut finishes, mut temporaries) =
+                    (records(&folder, FINISH, &lock)?, records(&folder, TEMPORARIES, &lock)?);
+                finishes.retain(|(finish, _): &(Finish, _)| ours(finish.location.bucket.as_str()));
+                temporaries.retain(|(location, _): &(Location, _)| ours(location.bucket.as_str()));
+                leftovers.finishes.append(&mut finishes);
+                leftovers.temporaries.append(&mut temporaries);
                 leftovers.journals.push(Orphan { folder: folder.join(JOURNAL), bucket, _lock: lock });
             }
         }
@@ -283,34 +253,19 @@ fn clear(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Re
         }
     }
     let mut leftovers = Vec::new();
-    for (path, record) in records::<Record>(folder, UPLOADS)? {
+    for (record, note) in records::<Record>(folder, UPLOADS, lock)? {
         if let (Ok(bucket), Ok(key), true) =
             (BucketName::new(&record.bucket), Key::new(&record.key), ours(&record.bucket))
         {
             let location = Location { bucket, key };
-            let note = NoteOnDisk { path, _lock: Some(lock.clone()) };
             leftovers.push(Leftover { location, upload_id: record.upload_id, plan: record.plan, note });
         }
     }
     Ok(leftovers)
 }
 
-/// Reads which versions a dead mount did not finish.
-fn finishes(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Result<Vec<LeftFinish>> {
-    let mut left = records::<Finish>(folder, FINISH)?;
-    left.retain(|(_, finish)| ours(finish.location.bucket.as_str()));
-    Ok(left.into_iter().map(|(record, finish)| LeftFinish { finish, record, _lock: lock.clone() }).collect())
-}
-
-/// Reads which temporary keys a dead mount left.
-fn temporaries(folder: &Path, lock: &Arc<File>, ours: impl Fn(&str) -> bool) -> io::Result<Vec<LeftTemporary>> {
-    let mut left = records::<Location>(folder, TEMPORARIES)?;
-    left.retain(|(_, location)| ours(location.bucket.as_str()));
-    Ok(left.into_iter().map(|(record, location)| LeftTemporary { location, record, _lock: lock.clone() }).collect())
-}
-
-/// The records in a folder that is made if need be.
-fn records<T: DeserializeOwned>(folder: &Path, name: &str) -> io::Result<Vec<(PathBuf, T)>> {
+/// The records that a dead mount left in a folder, which is made if need be.
+fn records<T: DeserializeOwned>(folder: &Path, name: &str, lock: &Arc<File>) -> io::Result<Vec<(T, NoteOnDisk)>> {
     let folder = folder.join(name);
     make_folder(&folder)?;
     let mut records = Vec::new();
@@ -321,7 +276,7 @@ fn records<T: DeserializeOwned>(folder: &Path, name: &str) -> io::Result<Vec<(Pa
             read => read?,
         };
         match serde_json::from_slice(&read) {
-            Ok(record) => records.push((path, record)),
+            Ok(record) => records.push((record, NoteOnDisk { path, _lock: Some(lock.clone()) })),
             // Cut short by a crash: the record comes first, so that what it is about was not done yet.
             Err(_) => log::warn!("{}: not a whole record", path.display()),
         }
@@ -393,9 +348,9 @@ mod tests {
         first.record_finish(&finish("two")).expect("recorded");
         first.record_finish(&finish("one")).expect("recorded").remove().expect("removed");
         drop(first);
-        let (_second, found) = open("one");
-        assert_eq!(found.finishes.iter().map(|left| &left.finish).collect::<Vec<_>>(), [&finish("one")]);
-        found.finishes[0].forget().expect("removed");
+        let (_second, mut found) = open("one");
+        assert_eq!(found.finishes.iter().map(|(finish, _)| finish).collect::<Vec<_>>(), [&finish("one")]);
+        found.finishes.remove(0).1.remove().expect("removed");
         drop((found, _second));
         assert!(open("one").1.finishes.is_empty());
     }

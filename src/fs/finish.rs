@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::data::state::{Finish, LeftFinish, NoteOnDisk};
+use crate::data::state::{Finish, NoteOnDisk};
 use crate::error::Result;
 use crate::format::acl::{Acl, expand_canned, same_grants};
 use crate::store::{AclTarget, Kind, Location, NewAcl, Tag, Tags};
@@ -52,14 +52,14 @@ impl Fs {
     }
 
     /// Finishes what mounts that died have left. What cannot be finished now stays for the next mount.
-    pub async fn finish_leftovers(&self, leftovers: Vec<LeftFinish>) {
-        for left in leftovers {
-            let location = &left.finish.location;
-            let done = match self.finish_left(&left.finish).await {
+    pub async fn finish_leftovers(&self, leftovers: Vec<(Finish, NoteOnDisk)>) {
+        for (finish, record) in leftovers {
+            let location = &finish.location;
+            let done = match self.finish_left(&finish).await {
                 Err(error) if matches!(error.kind, Kind::NotFound | Kind::NoSuchBucket) => Ok(()),
                 done => done,
             };
-            match done.map(|()| left.forget()) {
+            match done.map(|()| record.remove()) {
                 Ok(Ok(())) => log::info!("{location}: has the ACL and tags that a former mount could not put back"),
                 Ok(Err(error)) => log::warn!("{location}: its record stays: {error}"),
                 Err(error) => log::warn!("{location}: its ACL or tags are not put back yet: {error}"),
