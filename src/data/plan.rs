@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::extents::{Extents, Source};
 use super::{Limits, Stored};
 
-/// The longest range that is copied in one part: several parts are copied at once.
-const COPY_PART_BYTES: u64 = 512 << 20;
+/// The longest range that is copied in one part, in parts that are uploaded. Several are copied at once: Ceph 16.2 copies
+/// 251 MiB in 0.66 s as one part, in 0.53 as two and in 0.45 as four, and no faster as more.
+const COPY_PART_PARTS: u64 = 8;
 
 /// No range is long enough to be copied.
 const NO_COPIES: u64 = u64::MAX;
@@ -89,7 +90,7 @@ fn in_parts(extents: &Extents, limits: &Limits, mut copy_bytes_min: u64) -> Plan
 }
 
 fn pieces(extents: &Extents, limits: &Limits, part_bytes: u64, copy_bytes_min: u64) -> Vec<Piece> {
-    let copy_part_bytes = limits.copy_bytes_max.min(COPY_PART_BYTES).max(copy_bytes_min);
+    let copy_part_bytes = limits.copy_bytes_max.min(part_bytes * COPY_PART_PARTS).max(copy_bytes_min);
     let mut out = Vec::new();
     for run in runs(extents, limits.part_bytes_min, copy_bytes_min) {
         let count = match run.copied_from {
