@@ -27,8 +27,8 @@ const STREAMS_MAX: usize = 8;
 /// reader, beginning the next when the reader enters the last, and as much again is to stay unfetched by us.
 const KERNEL_SHARE: u64 = 4;
 
-/// Whose first call asks for so much of a file's beginning copies it, and is not looking what it is: all that it takes
-/// counts as read. The kernel asks for so much at once for nobody else.
+/// The kernel asks for so much of a file's beginning at once if its reader wants half of that or more in one call. Who does
+/// so copies the file, and is not looking what it is: all that is taken counts as read.
 const COPIER_BYTES_MIN: u64 = 1 << 20;
 
 /// How far ahead of a reader is fetched.
@@ -51,7 +51,7 @@ struct Stream {
     window_bytes: u64,
     /// How much of it is fetched at once whatever it takes.
     first_bytes: u64,
-    /// Whether all that it took was asked for by its reader, and nothing by the kernel alone.
+    /// Whether it copies the file, so that all that it took counts as read.
     copies: bool,
 }
 
@@ -146,6 +146,21 @@ mod tests {
             assert!(ahead <= ((at + 1) * MIB).min(WINDOW_MAX) && !wanted.jumped, "{ahead} ahead at {at} MiB");
         }
         assert_eq!(read(&mut reader, 200 * MIB, MIB, false).ahead.end, 201 * MIB + WINDOW_MAX);
+    }
+
+    #[test]
+    fn who_copies_has_a_window_at_once_and_who_looks_when_the_kernel_is_outdone() {
+        let limits = Limits { kernel_bytes_max: 2 * MIB, ..LIMITS };
+        for (first, ahead_at) in [(MIB, MIB), (MIB / 2, 8 * MIB + 1)] {
+            let (mut reader, mut next) = (Readahead::default(), 0);
+            for length in std::iter::once(first).chain(std::iter::repeat_n(MIB, 20)) {
+                let wanted = reader.wanted(&(next..next + length), SIZE, limits, |_| false);
+                next += length;
+                let goes_ahead = wanted.ahead.end > next.max(FIRST_BYTES);
+                assert_eq!(goes_ahead, next >= ahead_at, "{first} first, {next} taken: {wanted:?}");
+                assert!(wanted.ahead.end <= 2 * next, "{wanted:?}");
+            }
+        }
     }
 
     #[test]
