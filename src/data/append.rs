@@ -263,7 +263,8 @@ impl Data {
         }
     }
 
-    /// What was sent when a write of a snapshot ended without a clear answer. `None` if it could not be recognized.
+    /// What was sent when a write of a snapshot ended without a clear answer. `None` if it could not be recognized. An append
+    /// to a temporary key has changed nothing under the name, where no tag is then as it would be.
     pub(super) async fn attempt_behind(
         &self,
         error: &Error,

@@ -2,7 +2,7 @@
 //!
 //! A reader that goes forward is a stream: it gets a window, which doubles while the reader comes near its end before
 //! the bytes do, and is never larger than what the reader is sure to have read so far, so that at most every second byte
-//! can turn out to be fetched in vain.
+//! can turn out to be fetched in vain; of who copies the file from its beginning on, all that the kernel asked for counts.
 //! Several streams in one file (players, archives) are told apart. A reader that jumps gets what it asked for.
 
 use std::ops::Range;

@@ -152,12 +152,10 @@ impl State {
                 let (lock, bucket) = (Arc::new(lock), (target != ALL_BUCKETS).then(|| target.to_owned()));
                 let ours = |of: &str| bucket.as_deref().is_none_or(|bucket| bucket == of);
                 leftovers.uploads.extend(clear(&folder, &lock, ours)?);
-                let (mut finishes, mut temporaries) =
-                    (records(&folder, FINISH, &lock)?, records(&folder, TEMPORARIES, &lock)?);
-                finishes.retain(|(finish, _): &(Finish, _)| ours(finish.location.bucket.as_str()));
-                temporaries.retain(|(location, _): &(Location, _)| ours(location.bucket.as_str()));
-                leftovers.finishes.append(&mut finishes);
-                leftovers.temporaries.append(&mut temporaries);
+                let finishes = records::<Finish>(&folder, FINISH, &lock)?.into_iter();
+                leftovers.finishes.extend(finishes.filter(|(finish, _)| ours(finish.location.bucket.as_str())));
+                let temporaries = records::<Location>(&folder, TEMPORARIES, &lock)?.into_iter();
+                leftovers.temporaries.extend(temporaries.filter(|(location, _)| ours(location.bucket.as_str())));
                 leftovers.journals.push(Orphan { folder: folder.join(JOURNAL), bucket, _lock: lock });
             }
         }
