@@ -105,6 +105,28 @@ fn few_names_are_remembered_where_few_may_be() {
     wait_for("names to be forgotten", PATIENCE, || names() <= 3000);
 }
 
+/// As many in the memory store, in one directory and in directories of ten: all are told, by little more than their pages.
+#[tokio::test(start_paused = true)]
+async fn a_giant_directory_and_a_giant_tree_in_memory_are_told() {
+    let world = World::new(1000).await;
+    for number in 0..count() {
+        world.put(&format!("big/name{number:07}"), Vec::new());
+        world.put(&format!("tree/d{:05}/f{}", number / 10, number % 10), Vec::new());
+    }
+    let client = world.client(How { names_max: 3 * count(), ..How::default() });
+    let pages = count() as u64 / 1000;
+    assert_eq!(client.list("big").await.expect("listed").len(), count());
+    let before = client.lists();
+    assert!(before <= pages + pages / 4 + 20, "{before} LIST for {pages} pages");
+    let mut names = 0;
+    for (directory, _) in client.list("tree").await.expect("listed") {
+        names += client.list(&format!("tree/{directory}")).await.expect("listed").len();
+    }
+    assert_eq!(names, count());
+    let walked = client.lists() - before;
+    assert!(walked <= pages + pages / 4 + 20, "{walked} LIST for {pages} pages");
+}
+
 /// The first names of a directory are there when its first page is, and a second client's changes when it is read anew.
 #[tokio::test(start_paused = true)]
 async fn the_first_names_do_not_wait_for_the_last() {
